@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SHARED = 2  # a training step's draws are keyed by (seed, step) first
+
 
 def _digest(path: Sequence[object]) -> bytes:
     return hashlib.sha256("\x1f".join(map(str, path)).encode()).digest()
@@ -40,6 +42,10 @@ class Draws:
 
     def fork(self, *purpose: object) -> Draws:
         return Draws(*self.path, *purpose, device=self.device, rank=self.rank, world=self.world)
+
+    def shared(self, *purpose: object) -> Draws:
+        """The stream of this purpose that all forks of the same (seed, step) share."""
+        return Draws(*self.path[:SHARED], *purpose, device=self.device, rank=self.rank, world=self.world)
 
     def numpy(self) -> np.random.Generator:
         """A NumPy generator of the next counter (for draws that have no batch dimension)."""

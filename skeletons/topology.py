@@ -8,7 +8,7 @@ position on SBU: within 1 cm of their middle, 20 cm below the head), so it is `s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,9 +46,7 @@ class Topology:
         count = len(self.joints)
         if len(self.parents) != count or len(set(self.joints)) != count:
             raise BadInput(f"topology {self.name}: {count} joints need {count} parents and distinct names")
-        if sum(p == j for j, p in enumerate(self.parents)) != 1 or not all(
-            0 <= p < count for p in self.parents
-        ):
+        if sum(p == j for j, p in enumerate(self.parents)) != 1 or not all(0 <= p < count for p in self.parents):
             raise BadInput(f"topology {self.name}: exactly one joint, the root, must be its own parent")
         if len(self._order()) != count:
             raise BadInput(f"topology {self.name}: the parents form a cycle")
@@ -247,7 +245,7 @@ foot_right knee_right""",
 TOPOLOGIES = {t.name: t for t in (KINECT_V2, KINECT_V1, OPENNI)}
 
 
-def topology_of(joint_names: Sequence[str], parents: Sequence[int]) -> Topology:
+def topology_of(joint_names: Iterable[str], parents: Iterable[int]) -> Topology:
     """The topology of a file: a known one where names and parents agree, else one of its own."""
     names = list(map(str, joint_names))
     openni = "torso" in names

@@ -1,0 +1,115 @@
+"""Where recordings come from: each source becomes a clip store in the cache, once, and is opened from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skeletons import clips as store
+from skeletons.clips import Clips, open_store, write_store
+from skeletons.errors import BadInput, unknown
+from skeletons.topology import Topology
+
+SETS = ("irds", "nwucla", "utdmhad", "sbu")  # read from data.root/NAME.npz
+NTU = ("ntu60", "ntu120")
+SOURCES = ("demo", *SETS, *NTU, "archive")
+
+# Classes that are each other's mirror image: mirroring single views would train the difference away.
+CHIRAL: dict[str, tuple[tuple[str, str], ...]] = {
+    "irds": (
+        ("elbow flexion left", "elbow flexion right"),
+        ("shoulder flexion left", "shoulder flexion right"),
+        ("shoulder abduction left", "shoulder abduction right"),
+        ("side tap left", "side tap right"),
+    ),
+    "utdmhad": (
+        ("swipe left", "swipe right"),
+        ("draw circle (clockwise)", "draw circle (counter clockwise)"),
+    ),
+}
+
+
+@dataclass
+class DataConfig:
+    """What to read (`data=NAME` sets these).
+
+    Attributes:
+        name: demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120 or archive.
+        root: folder of NAME.npz for the four public sets; default ../shared/data where it exists.
+        file: path of the archive for ntu60, ntu120 and archive.
+        split: which clips train (see skeletons/splits.py).
+        cache: folder for prepared clip stores; default $SKELBENCH_CACHE or ~/.cache/skelbench.
+    """
+
+    name: str = "demo"
+    root: str | None = None
+    file: str | None = None
+    split: str = "xsub"
+    cache: str | None = None
+
+
+def _shared() -> Path | None:
+    """`../shared/data` beside the checkout or the working folder, where it is there."""
+    bases = (Path(__file__).resolve().parents[3], Path.cwd().parent)
+    return next((b / "shared" / "data" for b in bases if (b / "shared" / "data").is_dir()), None)
+
+
+def _file(config: DataConfig) -> Path:
+    if config.name in SETS:
+        root = Path(config.root) if config.root else _shared()
+        if root is None:
+            raise BadInput(f"data={config.name}: say where {config.name}.npz lies with data.root=DIR")
+        return root / f"{config.name}.npz"
+    if not config.file:
+        raise BadInput(f"data={config.name}: give the archive with data.file=PATH")
+    return Path(config.file)
+
+
+def open_clips(config: DataConfig) -> Clips:
+    """The clips that `data=...` names, from the cache or prepared now.
+
+    Raises:
+        BadInput: unknown name, a missing or damaged file, or content that cannot be used.
+    """
+    from skeletons.sources import archive, demo, ntu_npz  # each brings its own imports
+
+    if config.name not in SOURCES:
+        raise unknown("data", config.name, SOURCES)
+    if config.name == "demo":
+        spec = demo.DemoSpec()
+        key: object = [demo.VERSION, asdict(spec)]
+        place = "generated"
+    else:
+        path = _file(config)
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file; give its place with data.root=DIR or data.file=PATH")
+        stat = path.stat()
+        key, place = [str(path.resolve()), stat.st_size, stat.st_mtime_ns], str(path)
+    cache = Path(config.cache or os.environ.get("SKELBENCH_CACHE") or Path.home() / ".cache" / "skelbench")
+    digest = hashlib.sha256(json.dumps([store.VERSION, config.name, key]).encode()).hexdigest()[:12]
+    folder = cache / f"{config.name}-{digest}"
+    if not (folder / "meta.json").is_file():
+        if config.name == "demo":
+            arrays = demo.generate(spec)
+            topology = _checked(arrays)
+        elif config.name in NTU:
+            arrays, topology = ntu_npz.read_ntu_npz(path)
+        else:
+            arrays, topology = archive.read_archive(path)
+        chiral = CHIRAL.get(config.name) or tuple(map(tuple, arrays.get("chiral", np.empty((0, 2))).tolist()))
+        notes = {k: str(arrays[k]) for k in ("license", "source", "sensor", "split_note") if k in arrays}
+        about = {"name": config.name, "source": place, "chiral": chiral, "notes": notes}
+        write_store(folder, arrays, topology, about)
+    return open_store(folder)
+
+
+def _checked(arrays: dict[str, np.ndarray]) -> Topology:
+    from skeletons.topology import topology_of
+
+    store.check(arrays, "demo")
+    return topology_of(arrays["joint_names"], arrays["parents"])

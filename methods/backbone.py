@@ -1,0 +1,290 @@
+"""The one encoder of all methods: a ViT on skeletal-temporal patches.
+
+It covers SLiM's encoder (section 3.1: class and register tokens, joint embedding, temporal rotary embedding) and
+MAMP's (learned temporal and joint embeddings, Xavier initialisation), and encodes all tokens with mask tokens
+(`hidden`) or only the visible ones by gather (`visible`). A patch is `patch` frames of one joint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from skeletons.errors import BadInput, unknown
+from skeletons.topology import Topology
+
+VERSION = 1
+
+
+@dataclass
+class EncoderConfig:
+    """The backbone (defaults: SLiM, section 4.2 and appendix A).
+
+    Attributes:
+        width, depth, heads: of the transformer.
+        patch: frames of a patch.
+        position: temporal position: rope (rotary, from 0 in every crop) or learned.
+        class_token, registers: extra tokens before the patches; they carry no position.
+        mlp: gelu or swiglu.
+        mlp_hidden: its hidden width; 0 means 4 x width (gelu) or 8/3 x width rounded up to 8 (swiglu).
+        norm_eps: of every LayerNorm.
+        init: trunc_normal (std 0.02; DINOv2) or xavier (MAE).
+        mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
+            SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
+        drop_path: largest rate of stochastic depth, growing linearly over the blocks.
+    """
+
+    width: int = 256
+    depth: int = 8
+    heads: int = 8
+    patch: int = 8
+    position: str = "rope"
+    class_token: bool = True
+    registers: int = 4
+    mlp: str = "gelu"
+    mlp_hidden: int = 0
+    norm_eps: float = 1e-6
+    init: str = "trunc_normal"
+    mask_token: str = "embedding"
+    drop_path: float = 0.0
+
+    def check(self) -> None:
+        """Raises BadInput for sizes that do not fit and unknown names."""
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise BadInput(
+                f"backbone.width={self.width} must be divisible by backbone.heads={self.heads} with an even quotient"
+            )
+        for name, known in (
+            ("position", ("rope", "learned")),
+            ("mlp", ("gelu", "swiglu")),
+            ("init", ("trunc_normal", "xavier")),
+            ("mask_token", ("embedding", "paper")),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown(f"backbone.{name}", str(getattr(self, name)), known)
+
+    def hidden_width(self) -> int:
+        """Width of the MLP's hidden layer."""
+        if self.mlp_hidden:
+            return self.mlp_hidden
+        return 4 * self.width if self.mlp == "gelu" else -(-8 * self.width // 24) * 8
+
+
+class Tokens(NamedTuple):
+    """The encoder's output after the final norm.
+
+    Attributes:
+        cls: class token, None where the encoder has none.
+        patches: all tokens as a grid, or (sequence, visible, width) where only the visible ones were encoded.
+    """
+
+    cls: Float[Tensor, "sequence width"] | None
+    patches: Tensor
+
+
+def patchify(
+    x: Float[Tensor, "sequence time joint channel"], patch: int
+) -> Float[Tensor, "sequence patch joint value"]:
+    """Values of each patch in the order frame, then coordinate (MAMP)."""
+    return rearrange(x, "s (t p) j c -> s t j (p c)", p=patch)
+
+
+def rotary(time: Int[Tensor, "*token"], head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin (*token, head_width) of the rotary embedding (Su et al., RoFormer; base 10,000), computed in float64.
+
+    Args:
+        time: temporal index of each token.
+    """
+    frequency = 10000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64, device=time.device) / head_width)
+    angle = time[..., None] * frequency
+    angle = torch.cat([angle, angle], -1)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (i, i + half) of the last dimension."""
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; rotary position on the patch tokens, which come after the `extra` ones."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "sequence token width"], rope: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "sequence token width"]:
+        q, k, v = rearrange(self.qkv(x), "s n (three h d) -> three s h n d", three=3, h=self.heads)
+        if rope is not None:
+            q, k = _rotate(q, *rope).to(v.dtype), _rotate(k, *rope).to(v.dtype)
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "s h n d -> s n (h d)"))
+
+
+class FeedForward(nn.Module):
+    """MLP with GELU (erf), or SwiGLU (Shazeer, 2020) with gate and value in one projection."""
+
+    def __init__(self, width: int, hidden: int, kind: str):
+        super().__init__()
+        self.gated = kind == "swiglu"
+        self.up = nn.Linear(width, 2 * hidden if self.gated else hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.gated:
+            return self.down(F.gelu(self.up(x)))
+        gate, value = self.up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, hidden: int, mlp: str = "gelu", eps: float = 1e-5, drop: float = 0.0):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
+        self.attention = Attention(width, heads)
+        self.mlp = FeedForward(width, hidden, mlp)
+        self.drop = drop
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        x = x + self._dropped(self.attention(self.norm1(x), rope))
+        return x + self._dropped(self.mlp(self.norm2(x)))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Stochastic depth: a sequence skips the branch with probability `drop`."""
+        if not self.training or self.drop == 0:
+            return x
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.drop
+        return x * keep / (1 - self.drop)
+
+
+def initialise(module: nn.Module, init: str) -> None:
+    """Initialise every Linear and LayerNorm of `module`: trunc_normal (std 0.02) or xavier weights, zero biases."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            if init == "xavier":
+                nn.init.xavier_uniform_(m.weight)
+            else:
+                nn.init.trunc_normal_(m.weight, std=0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+class Encoder(nn.Module):
+    """The backbone for one topology and number of time patches.
+
+    Args:
+        config: its shape.
+        topology: joints; the joint embedding is kept by anatomical name, see `on`.
+        frames: frames of its longest input (sets the learned temporal embedding's length).
+        masked: it will be given `hidden`, so it owns a mask token.
+    """
+
+    def __init__(self, config: EncoderConfig, topology: Topology, frames: int, masked: bool = False):
+        super().__init__()
+        config.check()
+        if frames % config.patch:
+            raise BadInput(f"views.frames={frames} must be a multiple of backbone.patch={config.patch}")
+        c, self.config, self.topology, self.frames = config, config, topology, frames
+        self.embed = nn.Linear(c.patch * 3, c.width)
+        self.joint = nn.Parameter(torch.empty(len(topology), c.width))
+        self.time = nn.Parameter(torch.empty(frames // c.patch, c.width)) if c.position == "learned" else None
+        self.extra = c.registers + c.class_token
+        self.prefix = nn.Parameter(torch.empty(self.extra, c.width)) if self.extra else None
+        self.mask_token = nn.Parameter(torch.zeros(1, c.width)) if masked else None
+        rates = torch.linspace(0, c.drop_path, c.depth).tolist()
+        hidden = c.hidden_width()
+        self.blocks = nn.ModuleList(Block(c.width, c.heads, hidden, c.mlp, c.norm_eps, r) for r in rates)
+        self.norm = nn.LayerNorm(c.width, c.norm_eps)
+        initialise(self, c.init)
+        for p in (self.joint, self.time):
+            if p is not None:
+                nn.init.trunc_normal_(p, std=0.02)
+        if self.prefix is not None:
+            nn.init.normal_(self.prefix, std=1e-6 if c.init == "trunc_normal" else 0.02)
+            if c.class_token and c.init == "trunc_normal":
+                nn.init.trunc_normal_(self.prefix.data[:1], std=0.02)  # the release's slot 0 of the joint table
+
+    @property
+    def patch(self) -> int:
+        return self.config.patch
+
+    def grid(self, frames: int) -> tuple[int, int]:
+        """(time patches, joint patches) of an input of `frames` frames."""
+        return frames // self.patch, len(self.topology)
+
+    def forward(
+        self,
+        joints: Float[Tensor, "sequence time joint 3"],
+        hidden: Bool[Tensor, "sequence patch joint"] | None = None,
+        visible: Int[Tensor, "sequence visible"] | None = None,
+    ) -> Tokens:
+        """Encode sequences of one person each.
+
+        Args:
+            joints: metres; time a multiple of the patch.
+            hidden: these tokens are replaced by the mask token.
+            visible: encode only these tokens (flat, time-major indices).
+        """
+        x = patchify(joints, self.patch)
+        grid = x.shape[1:3]
+        index = torch.arange(grid[0] * grid[1], device=x.device)
+        time, joint = index // grid[1], index % grid[1]
+        x = x.flatten(1, 2)
+        if visible is not None:  # gather before embedding: hidden patches cost nothing
+            x = x.gather(1, visible[..., None].expand(-1, -1, x.shape[-1]))
+            time, joint = time[visible], joint[visible]
+        x = self.embed(x)
+        if hidden is not None:
+            assert self.mask_token is not None, "this encoder was built without a mask token"
+            at = hidden.flatten(1)[..., None]
+            if self.config.mask_token == "embedding":
+                x = torch.where(at, self.mask_token.to(x.dtype), x) + self.joint[joint]
+            else:
+                x = torch.where(at, self.mask_token.to(x.dtype), (x + self.joint[joint]).to(x.dtype))
+        else:
+            x = x + self.joint[joint]
+        rope = None
+        if self.time is not None:
+            x = x + self.time[time]
+        else:
+            rope = self._rope(time, x)
+        if self.prefix is not None:
+            x = torch.cat([self.prefix.expand(len(x), -1, -1).to(x.dtype), x], 1)
+        for block in self.blocks:
+            x = block(x, rope)
+        x = self.norm(x)
+        patches = x[:, self.extra :]
+        if visible is None:
+            patches = patches.unflatten(1, grid)
+        return Tokens(x[:, 0] if self.config.class_token else None, patches)
+
+    def _rope(self, time: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin for all tokens, (token, head) or (sequence, 1, token, head); extra tokens are not rotated."""
+        cos, sin = rotary(time, self.config.width // self.config.heads, x.dtype)
+        cos, sin = F.pad(cos, (0, 0, self.extra, 0), value=1.0), F.pad(sin, (0, 0, self.extra, 0))
+        return (cos, sin) if cos.ndim == 2 else (cos[:, None], sin[:, None])
+
+    def on(self, topology: Topology) -> Encoder:
+        """A copy of this encoder for another body: its joint embedding by anatomical name, the nearest known ancestor's
+        where a joint is unknown.
+
+        Raises:
+            BadInput: the two bodies share no joint.
+        """
+        other = Encoder(self.config, topology, self.frames, masked=self.mask_token is not None)
+        state = self.state_dict()
+        state["joint"] = state["joint"][topology.matching(self.topology.joints)]
+        other.load_state_dict(state)
+        return other.to(self.joint.device)

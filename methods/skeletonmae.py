@@ -1,0 +1,85 @@
+"""SkeletonMAE: masked autoencoding of joint coordinates (Wu et al., ICMEW 2023, arXiv 2209.02399).
+
+90 % of the tokens are hidden at random; the encoder sees the visible ones only; a decoder predicts the coordinates of
+each hidden patch, normalised within the patch; mean squared error at hidden tokens.
+
+ASSUMPTION: the original has no public code and its text is not in our sources. This is what later papers' tables call
+SkeletonMAE: MAMP's `model_mae` (github maoyunyao/MAMP), with that repository's optimisation. Its published figures are
+not known to come from exactly this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from methods.backbone import Encoder, patchify
+from methods.base import ONE_VIEW, Method, MethodConfig, Parts, sequences
+from methods.decoder import Decoder
+from methods.losses import masked_mean, patch_normalised
+from methods.masking import mask_context, strategy, visible_count, visible_tokens
+from skeletons.randomness import Draws
+from skeletons.sampling import Batch
+
+
+@dataclass
+class SkeletonMAEConfig(MethodConfig):
+    """Fields of the masked autoencoders.
+
+    Attributes:
+        persons: present (all present persons, one sequence each) or mamp (absent persons too, as empty bodies).
+        normalise: normalise each target patch by its own mean and variance.
+    """
+
+    name: str = "skeletonmae"
+    persons: str = "present"
+    normalise: bool = True
+
+
+class SkeletonMAE(Method):
+    """See the module's text."""
+
+    name = "skeletonmae"
+    Config = SkeletonMAEConfig
+    accepts = frozenset({"patches", "topology"})
+    reads = ("method", "backbone", "decoder", *ONE_VIEW, "augment", "train")
+
+    config: SkeletonMAEConfig
+
+    def __init__(self, parts: Parts):
+        super().__init__()
+        self.config, self.topology = parts.method, parts.topology
+        self.ratio = parts.masking.range()
+        self.masking = strategy(parts.masking.strategy, parts.masking)
+        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
+        grid = self.encoder.grid(parts.views.frames)
+        self.decoder = Decoder(parts.decoder, parts.backbone.width, grid, 3 * parts.backbone.patch)
+        self.visible = visible_count(grid[0] * grid[1], sum(self.ratio) / 2)
+
+    def target(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence time joint 3"]:
+        """What the decoder predicts, before it is cut into patches: the coordinates themselves."""
+        return joints
+
+    def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
+        """Mean over hidden, observed tokens of all persons of the mean squared error over a patch's values."""
+        batch = views["clip"]
+        context = mask_context(batch, self.encoder.patch, self.topology, self.ratio, draws)
+        mask = self.masking(context, draws.fork("mask"))
+        visible, filled = visible_tokens(mask, self.visible, context, draws.fork("complete"))
+        joints, observed = context.joints, context.observed
+        if self.config.persons == "mamp":
+            observed = torch.ones_like(observed)
+        else:
+            at = sequences(batch)
+            joints, observed, visible = (t.index_select(0, at) for t in (joints, observed, visible))
+        tokens = self.encoder(joints, visible=visible).patches
+        prediction = self.decoder(tokens, visible)
+        target = patchify(self.target(joints), self.encoder.patch).flatten(1, 2)
+        if self.config.normalise:
+            target = patch_normalised(target)
+        error = (prediction - target).square().mean(-1)
+        hidden = observed.flatten(1).scatter(1, visible, False)
+        return {"loss": masked_mean(error, hidden), "masked": hidden.float().mean(), "mask_filled": filled}

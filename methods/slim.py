@@ -1,0 +1,202 @@
+"""SLiM: decoder-free masked feature modelling with global-local contrast (Do et al., arXiv 2603.10648).
+
+Section 3.2. A student f and a teacher f' (its exponential moving average) share one architecture: an encoder and two
+prototype heads, one for the class token and one for patch tokens. Every clip gives two global views and local views cut
+out of each global view's interval (appendix B).
+
+- MFM (Eq. 4): the student sees a global view with tubes of tokens hidden; at each hidden token it predicts the
+  teacher's assignment over prototypes for the same token of the unmasked view.
+- GLCL (Eq. 6): the teacher's class token of an anchor (each global view in turn) is the target for the student's class
+  tokens of the other global view and of the local views inside the anchor, half of which are masked too (section 3.3).
+- KoLeo spreads the student's global class tokens (appendix A).
+
+L = MFM + lambda GLCL + 0.1 KoLeo. The paper writes Eqs. 4 and 6 as sums; here they are means (over a view's hidden
+tokens, then views; over anchor-view pairs), as in the released code, for only then does lambda = 1 mean anything.
+Teacher targets are balanced by Sinkhorn-Knopp. Where the paper is silent the released code's value stands: student
+temperature 0.1, teacher 0.07, unit prototype gain, weight decay, clipping, the teacher as the encoder that is kept.
+ASSUMPTION: the global view that GLCL compares is not masked (Eq. 5); `masked_globals` takes the class token of the
+masked view instead, as the released code does.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.backbone import Encoder
+from methods.base import Method, MethodConfig, Parts
+from methods.losses import koleo
+from methods.masking import MaskingConfig, hidden_index, mask_context, strategy
+from methods.prototypes import PrototypeHead, prototype_cross_entropy
+from skeletons.randomness import Draws
+from skeletons.sampling import Batch
+
+
+@dataclass
+class SlimConfig(MethodConfig):
+    """SLiM's own fields.
+
+    Attributes:
+        mfm, glcl: use the loss at all.
+        lambda_glcl, koleo: weights of GLCL and of KoLeo.
+        student_temperature, teacher_temperature, sinkhorn: temperatures and iterations.
+        masked_globals: GLCL compares masked global views (the released code).
+    """
+
+    name: str = "slim"
+    pooling: str = "cls+mean"
+    mfm: bool = True
+    glcl: bool = True
+    lambda_glcl: float = 1.0
+    koleo: float = 0.1
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.07
+    sinkhorn: int = 3
+    masked_globals: bool = False
+
+
+class Branch(nn.Module):
+    """Encoder and heads: what student and teacher each are."""
+
+    def __init__(self, parts: Parts, masked: bool, mfm: bool, glcl: bool):
+        super().__init__()
+        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames, masked)
+        width = parts.backbone.width
+        self.cls_head = PrototypeHead(width, parts.heads) if glcl else None
+        self.patch_head = PrototypeHead(width, parts.heads) if mfm else None
+
+
+class Slim(Method):
+    """See the module's text. The teacher is the encoder that is kept."""
+
+    name = "slim"
+    Config = SlimConfig
+    accepts = frozenset({"none", "patches", "topology"})
+    multi_view = True
+    one_person = True
+    reads = ("method", "backbone", "heads", "teacher", "views", "augment", "train")
+
+    def __init__(self, parts: Parts):
+        super().__init__()
+        c: SlimConfig = parts.method
+        self.config, self.topology = c, parts.topology
+        self.momentum, self.steps = parts.teacher, max(1, parts.steps)
+        names = self.strategies(parts.masking)
+        self.ratio, self.local_probability = parts.masking.range(), parts.masking.local_probability
+        self.mask_global = strategy(names["global"], parts.masking)
+        self.mask_local = strategy(names["local"], parts.masking)
+        self.mfm = c.mfm and names["global"] != "none"  # a view with no hidden token has no masked term
+        masked = self.mfm or (c.glcl and names["local"] != "none")
+        self.student = Branch(parts, masked, self.mfm, c.glcl)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.encoder = self.student.encoder
+
+    @classmethod
+    def strategies(cls, masking: MaskingConfig) -> dict[str, str]:
+        return {
+            "global": masking.global_view or masking.strategy,
+            "local": masking.local_view or masking.strategy,
+        }
+
+    @property
+    def kept(self) -> Encoder:
+        return self.teacher.encoder
+
+    def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
+        """MFM + lambda GLCL + koleo KoLeo on the view groups `global` (two views) and `local*`."""
+        c, batch = self.config, views["global"]
+        x = batch.joints[:, 0]
+        with torch.no_grad():
+            target = self.teacher.encoder(x)
+        parts: dict[str, Tensor] = {}
+        total = x.new_zeros(())
+        global_cls = None
+        if self.mfm:
+            context = mask_context(batch, self.encoder.patch, self.topology, self.ratio, draws.fork("global"))
+            mask = self.mask_global(context, draws.fork("global", "mask"))
+            seen = self.student.encoder(x, hidden=mask)
+            parts["mfm"] = self._mfm(seen.patches, target.patches, mask & context.observed)
+            parts["masked"] = mask.float().mean()
+            total = total + parts["mfm"]
+            if c.masked_globals:
+                global_cls = seen.cls
+        if c.glcl:
+            if global_cls is None:
+                global_cls = self.student.encoder(x).cls
+            parts["glcl"] = self._glcl(global_cls, target.cls, views, draws)
+            total = total + c.lambda_glcl * parts["glcl"]
+            if c.koleo:
+                parts["koleo"] = sum((koleo(half) for half in global_cls.chunk(2)), x.new_zeros(()))
+                total = total + c.koleo * parts["koleo"]
+        return {"loss": total, **parts}
+
+    def _mfm(self, student: Tensor, teacher: Tensor, hidden: Tensor) -> Tensor:
+        """Cross-entropy at hidden tokens, averaged over each view's hidden tokens and then over views.
+
+        Args:
+            student, teacher: (sequence, patch, joint, width); hidden: bool (sequence, patch, joint).
+        """
+        assert self.student.patch_head is not None and self.teacher.patch_head is not None
+        at = hidden_index(hidden, self.ratio)
+        count = hidden.flatten(1).sum(1)
+        weight = 1 / (count.clamp(min=1) * (count > 0).sum().clamp(min=1))
+        rows = self.student.patch_head(student.flatten(0, 2).index_select(0, at))
+        with torch.no_grad():
+            targets = self.teacher.patch_head(teacher.flatten(0, 2).index_select(0, at))
+        weights = weight.index_select(0, at // hidden[0].numel())
+        return self._cross_entropy(self.student.patch_head, rows, self.teacher.patch_head, targets, weights)
+
+    def _glcl(self, global_cls: Tensor, anchors: Tensor, views: dict[str, Batch], draws: Draws) -> Tensor:
+        """Cross-entropy between each anchor's class token and those of its views, averaged over pairs.
+
+        Args:
+            global_cls, anchors: (2 x clip, width), the student's and the teacher's.
+        """
+        assert self.student.cls_head is not None and self.teacher.cls_head is not None
+        compared = [torch.cat(global_cls.chunk(2)[::-1])[None]]  # the other global view
+        for name, local in views.items():
+            if not name.startswith("local"):
+                continue
+            cls = self.student.encoder(local.joints[:, 0], hidden=self._local_mask(local, draws.fork(name))).cls
+            by_anchor = cls.unflatten(0, (2, local.views // 2, -1))  # anchor, crop, clip
+            compared.append(by_anchor.transpose(0, 1).flatten(1, 2))
+        rows = self.student.cls_head(torch.cat(compared).flatten(0, 1)).unflatten(0, (-1, len(anchors)))
+        with torch.no_grad():
+            targets = self.teacher.cls_head(anchors)
+        return self._cross_entropy(self.student.cls_head, rows, self.teacher.cls_head, targets)
+
+    def _local_mask(self, local: Batch, draws: Draws) -> Tensor | None:
+        if self.mask_local.name == "none":
+            return None
+        context = mask_context(local, self.encoder.patch, self.topology, self.ratio, draws)
+        mask = self.mask_local(context, draws.fork("mask"))
+        applied = context.uniform(draws.fork("applied")) < self.local_probability
+        return mask & applied[:, None, None]
+
+    def _cross_entropy(
+        self,
+        head: PrototypeHead,
+        rows: Tensor,
+        teacher: PrototypeHead,
+        targets: Tensor,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        c = self.config
+        return prototype_cross_entropy(
+            rows,
+            head.prototypes(),
+            targets,
+            teacher.prototypes(),
+            student_temperature=c.student_temperature,
+            teacher_temperature=c.teacher_temperature,
+            weights=weights,
+            iterations=c.sinkhorn,
+        )
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        weight = 1 - self.momentum.at(progress, self.steps)
+        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), weight)

@@ -1,0 +1,62 @@
+"""Supervised training from scratch: the reference row. A linear classifier on the mean of the patch tokens of all
+present persons, cross-entropy with label smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.backbone import Encoder
+from methods.base import ONE_VIEW, Method, MethodConfig, Parts, sequences
+from methods.masking import observed_patches
+from skeletons.randomness import Draws
+from skeletons.sampling import Batch
+
+
+@dataclass
+class SupervisedConfig(MethodConfig):
+    """Attributes:
+    label_smoothing: of the cross-entropy (MAMP's fine-tuning: 0.1).
+    """
+
+    name: str = "supervised"
+    label_smoothing: float = 0.1
+
+
+def pool(tokens: Tensor, observed: Tensor) -> Tensor:
+    """Mean of observed patch tokens: (sequence, patch, joint, width), (sequence, patch, joint) -> (sequence, width)."""
+    weight = observed.to(tokens.dtype)[..., None]
+    return (tokens * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
+
+
+class Supervised(Method):
+    """See the module's text."""
+
+    name = "supervised"
+    Config = SupervisedConfig
+    uses_labels = True
+    reads = ("method", "backbone", *ONE_VIEW, "augment", "train")
+
+    def __init__(self, parts: Parts):
+        super().__init__()
+        self.config = parts.method
+        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
+        self.classifier = nn.Linear(parts.backbone.width, parts.classes)
+
+    def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy of the class of each clip, from the mean over its present persons."""
+        batch = views["clip"]
+        assert batch.labels is not None
+        flat, at = batch.fold(), sequences(batch)
+        joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
+        tokens = self.encoder(joints).patches
+        features = pool(tokens, observed_patches(observed, self.encoder.patch))
+        persons = batch.joints.shape[1]
+        clip = torch.div(at, persons, rounding_mode="floor")
+        total = features.new_zeros(len(batch), features.shape[1]).index_add(0, clip, features)
+        logits = self.classifier(total / batch.present.sum(1, keepdim=True).clamp(min=1))
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
+        return {"loss": loss, "accuracy": (logits.argmax(1) == batch.labels).float().mean()}

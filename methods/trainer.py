@@ -1,0 +1,275 @@
+"""The one training loop: pretraining, supervised training, and later probing and fine-tuning.
+
+Everything random is keyed by (seed, step), so a run that is killed and started again gives bit-identical weights (same
+kind of device, same number of threads). Lengths are said in steps, epochs, clips seen, or shares of the run, because
+papers' "epochs" are not comparable: SLiM's is 1,250 steps, about 24 passes over NTU-60.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from methods.base import Method
+from methods.checkpoint import load_checkpoint, save_checkpoint
+from methods.losses import effective_rank, spread
+from skeletons.errors import BadInput, unknown
+from skeletons.randomness import Draws, permutation
+from skeletons.sampling import Sampler, centre_view
+
+VERSION = 1
+Evaluator = Callable[[nn.Module, int], Iterable[tuple[str, float]]]
+
+
+@dataclass
+class TrainConfig:
+    """How a method is trained.
+
+    Attributes:
+        length: of the run: "187500 steps", "400 epochs" or "38000 clips".
+        batch: clips a step.
+        lr, min_lr: largest and last learning rate (AdamW, linear warm-up, cosine).
+        lr_factor: multiplies both; scales with narrower encoders raise it (see conf/scale).
+        warmup: "20 epochs", "2500 steps" or a share of the run, "0.1 run".
+        weight_decay, weight_decay_end: of weights, not of biases and norms; a cosine from one to the other.
+        beta1, beta2: of AdamW.
+        clip_norm: largest norm of the gradient; 0 leaves it alone.
+        precision: fp32, or bf16 for autocast.
+        compile: pass the loss through torch.compile.
+        log_every: steps between lines of metrics.jsonl.
+        evaluations: how many times, evenly spread, the collapse watch and the evaluators run.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    length: str = "187500 steps"
+    batch: int = 768
+    lr: float = 2e-4
+    min_lr: float = 1e-6
+    lr_factor: float = 1.0
+    warmup: str = "25000 steps"
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip_norm: float = 3.0
+    precision: str = "fp32"
+    compile: bool = False
+    log_every: int = 10
+    evaluations: int = 8
+    checkpoint_seconds: float = 30.0
+
+    def check(self) -> None:
+        """Raises BadInput for values that cannot be trained with."""
+        if self.precision not in ("fp32", "bf16"):
+            raise unknown("train.precision", self.precision, ("fp32", "bf16"))
+        for name in ("batch", "lr", "log_every"):
+            if getattr(self, name) <= 0:
+                raise BadInput(f"train.{name}={getattr(self, name)} must be positive")
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; says where it stopped and what is left."""
+
+
+def steps_in(length: str, batch: int, clips: int, run: int | None = None) -> int:
+    """Steps that a length such as "20 epochs" means.
+
+    Args:
+        batch: clips a step.
+        clips: clips in the training split.
+        run: steps of the whole run, for shares ("0.1 run").
+
+    Raises:
+        BadInput: not a number and one of steps, epochs, clips, run.
+    """
+    number, _, unit = length.strip().partition(" ")
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = -1.0
+    each = {"steps": 1.0, "epochs": clips / batch, "clips": 1 / batch}
+    if run is not None:
+        each["run"] = float(run)
+    if amount < 0 or unit not in each:
+        raise BadInput(f"length {length!r}: write a number and one of {', '.join(each)}, e.g. '400 epochs'")
+    return round(amount * each[unit])
+
+
+def rate(step: int, steps: int, warmup: int, top: float, last: float) -> float:
+    """Linear warm-up to `top`, then half a cosine to `last`."""
+    if step < warmup:
+        return top * (step + 1) / warmup
+    return last + (top - last) * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def batch_clips(step: int, batch: int, clips: int, seed: int, cache: dict[int, np.ndarray] | None = None) -> Tensor:
+    """Rows (clip) of the batch at `step`: passes over all clips, each in its own order, cut into batches.
+
+    Args:
+        cache: orders already drawn, by pass.
+    """
+    place = np.arange(step * batch, (step + 1) * batch)
+    rows = np.empty(batch, np.int64)
+    for number in np.unique(place // clips):
+        known = cache is not None and int(number) in cache
+        order = cache[int(number)] if known and cache else permutation(clips, seed, "order", int(number))
+        if cache is not None and not known:
+            cache.clear()
+            cache[int(number)] = order
+        here = place // clips == number
+        rows[here] = order[place[here] % clips]
+    return torch.from_numpy(rows)
+
+
+def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; weights and embeddings decay, biases and norms do not."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "decays": True},
+        {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+
+
+@torch.no_grad()
+def collapse_watch(encoder: nn.Module, sampler: Sampler, clips: int = 256) -> Iterator[tuple[str, float]]:
+    """Spread and effective rank of the features of some training clips: both fall when a method collapses."""
+    rows = torch.arange(min(clips, len(sampler.store)), device=sampler.store.device)
+    batch = centre_view(sampler.store, rows, sampler.config)
+    features = encoder(batch.joints[:, 0]).patches.flatten(1, 2).mean(1)
+    yield "feature_spread", spread(features)
+    yield "feature_rank", effective_rank(features)
+
+
+def train(
+    method: Method,
+    sampler: Sampler,
+    config: TrainConfig,
+    seed: int,
+    folder: Path | None = None,
+    evaluators: Iterable[Evaluator] = (),
+    progress: Callable[[int, int, dict[str, float]], None] = lambda step, steps, metrics: None,
+    identity: str = "",
+) -> list[dict[str, float]]:
+    """Train `method` and return the lines of its metrics.
+
+    Args:
+        method: on the device of the sampler's store.
+        seed: of the order of clips and of every draw.
+        folder: where `checkpoint.pt` and `metrics.jsonl` go; an unfinished run there is continued.
+        evaluators: given (encoder, step) now and then, each yields (name, value).
+        progress: told of every logged step.
+        identity: of the run; a checkpoint of another one is refused.
+
+    Raises:
+        TrainingFailed: the loss is not finite.
+        BadInput: settings or a checkpoint that cannot be used.
+    """
+    config.check()
+    device, clips = sampler.store.device, len(sampler.store)
+    steps = max(1, steps_in(config.length, config.batch, clips))
+    warmup = steps_in(config.warmup, config.batch, clips, steps)
+    optimizer = optimizer_for(method, config)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    first, lines = _resume(method, optimizer, folder, device, identity)
+    loss_of = torch.compile(method.loss) if config.compile else method.loss
+    amp = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
+    evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    orders: dict[int, np.ndarray] = {}
+    began = saved = time.monotonic()
+    method.train()
+    for step in range(first, steps):
+        torch.manual_seed(Draws(seed, step, "torch").torch_seed())
+        lr = rate(step, steps, warmup, config.lr, config.min_lr) * config.lr_factor
+        decay = rate(step, steps, 0, config.weight_decay, config.weight_decay_end)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+            if group["decays"]:
+                group["weight_decay"] = decay
+        draws = Draws(seed, step, device=device)
+        views = sampler(batch_clips(step, config.batch, clips, seed, orders).to(device), draws)
+        with amp:
+            parts = loss_of(views, draws)
+        parts["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
+        logging = (step + 1) % config.log_every == 0 or step + 1 == steps
+        if (device.type == "cpu" or logging) and not torch.isfinite(parts["loss"] + norm):
+            raise TrainingFailed(_not_finite(step, parts, folder))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step((step + 1) / steps)
+        if logging or step + 1 in evaluate_at:
+            line = {
+                "step": step + 1,
+                **{k: float(v.detach()) for k, v in parts.items()},
+                "lr": lr,
+                "grad_norm": float(norm),
+            }
+            line["clips_per_second"] = (step + 1 - first) * config.batch / (time.monotonic() - began)
+            if step + 1 in evaluate_at:
+                line.update(_evaluations(method, sampler, evaluators, step + 1))
+            lines.append(line)
+            progress(step + 1, steps, line)
+        if folder is not None and (time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps):
+            _save(method, optimizer, folder, step + 1, lines, identity)
+            saved = time.monotonic()
+    return lines
+
+
+def _evaluations(method: Method, sampler: Sampler, evaluators: Iterable[Evaluator], step: int) -> dict[str, float]:
+    method.eval()
+    found = dict(collapse_watch(method.kept, sampler))
+    for evaluator in evaluators:
+        found.update(evaluator(method.kept, step))
+    method.train()
+    return found
+
+
+def _not_finite(step: int, parts: dict[str, Tensor], folder: Path | None) -> str:
+    shown = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in parts.items())
+    left = "nothing was saved yet"
+    if folder is not None and (folder / "checkpoint.pt").is_file():
+        state = load_checkpoint(folder / "checkpoint.pt", torch.device("cpu"))
+        left = f"the last good checkpoint is {folder / 'checkpoint.pt'}, step {state['step'] if state else 0}"
+    return f"the loss or its gradient is not finite at step {step + 1} ({shown}); {left}; try a smaller train.lr"
+
+
+def _save(
+    method: Method, optimizer: torch.optim.Optimizer, folder: Path, step: int, lines: list, identity: str
+) -> None:
+    # Metrics travel inside the checkpoint, so that both are always of the same step.
+    state = {
+        "identity": identity,
+        "step": step,
+        "method": method.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "metrics": lines,
+    }
+    save_checkpoint(folder / "checkpoint.pt", state)
+    temporary = folder / ".metrics.tmp"
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    temporary.replace(folder / "metrics.jsonl")
+
+
+def _resume(
+    method: Method, optimizer: torch.optim.Optimizer, folder: Path | None, device: torch.device, identity: str
+) -> tuple[int, list[dict[str, float]]]:
+    """First step to take, and the metrics so far; loads the checkpoint where there is one."""
+    state = load_checkpoint(folder / "checkpoint.pt", device) if folder is not None else None
+    if state is None:
+        return 0, []
+    if state["identity"] != identity:
+        raise BadInput(f"{folder}: holds a checkpoint of another run ({state['identity']}); choose another folder")
+    method.load_state_dict(state["method"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["metrics"]

@@ -1,0 +1,126 @@
+"""Frozen features: the evaluation view of every clip, encoded once and kept.
+
+Persons are encoded one by one and averaged over those present; unobserved tokens are not pooled. The encoder is never
+changed: it runs in eval mode, without gradients, and its mode is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from methods.backbone import Encoder
+from methods.base import sequences
+from methods.masking import observed_patches
+from methods.supervised import pool
+from skeletons.augment import Augmentation, AugmentConfig
+from skeletons.errors import unknown
+from skeletons.randomness import Draws
+from skeletons.sampling import Batch, ClipTensors, Sampler, ViewConfig, centre_view, resample
+
+VERSION = 1
+POOLINGS = ("mean", "cls+mean")
+RAW_FRAMES = 64
+
+
+@torch.no_grad()
+def extract(
+    encoder: Encoder,
+    store: ClipTensors,
+    rows: Int[Tensor, " clip"],
+    views: ViewConfig,
+    pooling: str,
+    batch: int = 256,
+) -> Float[Tensor, "clip feature"]:
+    """Features of clips.
+
+    Args:
+        encoder: of the store's topology, or of another body's (its joints are matched by name).
+        rows: of the store.
+        views: size and crop of the evaluation view.
+        pooling: mean (patch tokens), or cls+mean (class token and mean, concatenated).
+
+    Returns:
+        float32 on the CPU.
+    """
+    parts = rows.to(store.device).split(batch)
+    with _frozen(encoder, store, pooling) as frozen:
+        found = [pooled(frozen, centre_view(store, part, views, encoder.frames), pooling) for part in parts]
+    return torch.cat(found).float().cpu()
+
+
+@torch.no_grad()
+def extract_crops(
+    encoder: Encoder,
+    store: ClipTensors,
+    rows: Int[Tensor, " clip"],
+    views: ViewConfig,
+    pooling: str,
+    crops: int,
+    seed: int,
+    batch: int = 256,
+) -> Float[Tensor, "crop clip feature"]:
+    """Features of random crops, rotated by up to 0.3 rad about every axis: what the field's probe trains on (MAMP,
+    feeder and engine_linprobe.py), cached instead of made anew in each epoch.
+
+    Args:
+        crops: of each clip.
+        seed: of the crops.
+    """
+    augmentation = Augmentation(
+        AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0), store.topology
+    )
+    config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0)
+    sampler = Sampler(store, config, augmentation, multi_view=False, one_person=False)
+    found = []
+    with _frozen(encoder, store, pooling) as frozen:
+        for crop in range(crops):
+            for number, part in enumerate(rows.to(store.device).split(batch)):
+                draws = Draws(seed, "probe crop", crop, number, device=store.device)
+                found.append(pooled(frozen, sampler(part, draws)["clip"], pooling))
+    return torch.cat(found).float().cpu().unflatten(0, (crops, -1))
+
+
+@contextmanager
+def _frozen(encoder: Encoder, store: ClipTensors, pooling: str) -> Iterator[Encoder]:
+    """The encoder in eval mode, for the store's body; its mode is put back."""
+    if pooling not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
+    training = encoder.training
+    encoder.eval()
+    try:
+        yield encoder if encoder.topology == store.topology else encoder.on(store.topology).eval()
+    finally:
+        encoder.train(training)
+
+
+def pooled(encoder: Encoder, view: Batch, pooling: str) -> Float[Tensor, "clip feature"]:
+    """Pooled features of one view of each clip, averaged over the persons present."""
+    flat, at = view.fold(), sequences(view)
+    tokens = encoder(flat.joints[at, 0])
+    features = pool(tokens.patches, observed_patches(flat.observed[at, 0], encoder.patch))
+    if pooling == "cls+mean" and tokens.cls is not None:
+        features = torch.cat([tokens.cls, features], 1)
+    persons = view.present.shape[1]
+    clip = torch.div(at, persons, rounding_mode="floor")
+    total = features.new_zeros(len(view), features.shape[1]).index_add(0, clip, features)
+    return total / view.present.sum(1, keepdim=True).clamp(min=1)
+
+
+def raw_features(store: ClipTensors, rows: Int[Tensor, " clip"]) -> Float[Tensor, "clip feature"]:
+    """The floor without any encoder: coordinates of the whole clip, resampled to 64 frames, both persons, flattened;
+    centred as the encoders' input is."""
+    rows = rows.to(store.device)
+    joints, _ = resample(store, rows, torch.zeros_like(rows), store.length[rows], RAW_FRAMES)
+    return joints.flatten(1).float().cpu()
+
+
+def labels_of(store: ClipTensors, rows: np.ndarray) -> Int[Tensor, " clip"]:
+    """Classes of clips, on the CPU."""
+    return store.labels.cpu()[torch.from_numpy(rows)]

@@ -1,0 +1,119 @@
+"""Linear probe on frozen, cached features.
+
+The field's probe (MAMP, main_linprobe.py): batch normalisation without parameters, one linear layer (trunc-normal, std
+0.01), SGD with momentum 0.9, no weight decay, cosine to 0, trained on random crops with a small rotation. Features are
+cached once for each encoder: the evaluation view of every clip and `crops` random ones; each epoch takes one of them of
+each clip at random, where MAMP makes new ones. Learning rates are tried on whole training subjects that are withheld,
+then the best one is fitted again on all training clips, and the test split is read once, after the last epoch. All
+rates are trained at once, as one batched problem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from skeletons.randomness import Draws
+
+VERSION = 1
+
+
+@dataclass
+class ProbeConfig:
+    """The probe's settings.
+
+    Attributes:
+        epochs, batch: of SGD.
+        crops: random crops of each training clip beside its evaluation view.
+        rates: learning rates to choose from, on withheld training subjects.
+        validation: share of the training subjects that is withheld for the choice.
+    """
+
+    epochs: int = 100
+    batch: int = 256
+    crops: int = 4
+    rates: list[float] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0])
+    validation: float = 0.25
+
+
+@dataclass
+class Probe:
+    """A fitted probe: statistics of the features, and one classifier for each rate."""
+
+    mean: Float[Tensor, " feature"]
+    scale: Float[Tensor, " feature"]
+    weight: Float[Tensor, "rate class feature"]
+    bias: Float[Tensor, "rate class"]
+
+    def correct(self, x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"]) -> Bool[Tensor, "rate clip"]:
+        """Which clips each rate's classifier gets right."""
+        logits = torch.einsum("nf,rcf->rnc", (x - self.mean) * self.scale, self.weight) + self.bias[:, None]
+        return logits.argmax(-1) == y
+
+
+def fit(
+    x: Float[Tensor, "crop clip feature"],
+    y: Int[Tensor, " clip"],
+    classes: int,
+    rates: list[float],
+    config: ProbeConfig,
+    seed: int,
+) -> Probe:
+    """Train one classifier for each rate on the same batches; the gradient of the cross-entropy is written out."""
+    flat = x.flatten(0, 1)
+    mean, scale = flat.mean(0), 1 / (flat.var(0, unbiased=False) + 1e-6).sqrt()
+    x = (x - mean) * scale
+    start = Draws(seed, "probe").normal(1, classes, x.shape[2]).clamp(-2, 2) * 0.01
+    weight, bias = start.repeat(len(rates), 1, 1), x.new_zeros(len(rates), classes)
+    momentum = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    target = torch.nn.functional.one_hot(y, classes).to(x.dtype)
+    rate = torch.tensor(rates)[:, None, None]
+    crops, clips = x.shape[:2]
+    steps = config.epochs * max(1, -(-clips // config.batch))
+    step = 0
+    for epoch in range(config.epochs):
+        generator = Draws(seed, "probe", epoch).numpy()
+        order = torch.from_numpy(generator.permutation(clips))
+        crop = torch.from_numpy(generator.integers(0, crops, clips))
+        for rows in order.split(config.batch):
+            inputs = x[crop[rows], rows]
+            error = torch.einsum("nf,rcf->rnc", inputs, weight).add_(bias[:, None]).softmax(-1)
+            error.sub_(target[rows]).div_(len(rows))
+            now = rate * (1 + torch.cos(torch.tensor(torch.pi * step / steps))) / 2
+            momentum[0].mul_(0.9).add_(torch.einsum("rnc,nf->rcf", error, inputs))
+            momentum[1].mul_(0.9).add_(error.sum(1))
+            weight.sub_(now * momentum[0])
+            bias.sub_(now[..., 0] * momentum[1])
+            step += 1
+    return Probe(mean, scale, weight, bias)
+
+
+def probe(
+    x: Float[Tensor, "crop clip feature"],
+    y: Int[Tensor, " clip"],
+    fit_rows: Int[Tensor, " fit"],
+    held_rows: Int[Tensor, " held"],
+    test: Float[Tensor, "query feature"],
+    test_labels: Int[Tensor, " query"],
+    classes: int,
+    config: ProbeConfig,
+    seed: int = 0,
+) -> tuple[Bool[Tensor, " query"], dict[str, float]]:
+    """Choose a rate, refit, test once.
+
+    Args:
+        x, y: all training clips; the first crop is the evaluation view.
+        fit_rows, held_rows: a cut of them by subject, for the choice.
+
+    Returns:
+        (which test clips are right, {"rate", "validation"}: what was chosen and its accuracy there in percent)
+    """
+    tried = fit(x[:, fit_rows], y[fit_rows], classes, list(config.rates), config, seed)
+    scores = tried.correct(x[0, held_rows], y[held_rows]).float().mean(1)
+    best = int(scores.argmax())
+    final = fit(x, y, classes, [config.rates[best]], config, seed)
+    chosen = {"rate": config.rates[best], "validation": 100 * float(scores[best])}
+    return final.correct(test, test_labels)[0], chosen

@@ -1,0 +1,72 @@
+"""How sure a number is.
+
+With at least three seeds: Student's t over seeds. With fewer: the bootstrap over test clips, which says how much the
+choice of clips matters and nothing of the seed; it is labelled as such. Predictions are right or wrong, so the
+bootstrap's distribution is a multinomial and is drawn from directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean in percent with its 95 % interval; `how` is "seeds" or "clips"."""
+
+    mean: float
+    low: float
+    high: float
+    how: str
+    seeds: int
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
+
+    def excludes_zero(self) -> bool:
+        """The interval lies on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+
+def right(result: dict) -> np.ndarray:
+    """int8 (test clip), 1 where a result's prediction is right."""
+    return np.frombuffer(result["correct"].encode(), np.uint8).astype(np.int8) - ord("0")
+
+
+def estimate(values: Sequence[np.ndarray]) -> Estimate:
+    """Mean of per-clip scores (-1, 0 or 1) and its interval.
+
+    Args:
+        values: one array (test clip) for each seed: right or wrong, or the difference of two such.
+    """
+    means = np.array([100 * v.mean() for v in values])
+    mean, count = float(means.mean()), len(values)
+    if count >= 3:
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + LEVEL) / 2, count - 1) * means.std(ddof=1) / np.sqrt(count))
+        return Estimate(mean, mean - half, mean + half, "seeds", count)
+    generator = np.random.default_rng(0)
+    pooled = np.concatenate(list(values))
+    shares = np.array([(pooled == s).mean() for s in (-1, 0, 1)])
+    drawn = generator.multinomial(len(values[0]), shares, DRAWS) @ np.array([-1, 0, 1]) * 100 / len(values[0])
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(mean, float(low), float(high), "clips", count)
+
+
+def difference(these: dict[int, dict], those: dict[int, dict]) -> Estimate | None:
+    """Paired difference of two cells' results, seed by seed and clip by clip; None where no seed is shared.
+
+    Args:
+        these, those: seed -> result.
+    """
+    shared = sorted(these.keys() & those.keys())
+    return estimate([right(these[s]) - right(those[s]) for s in shared]) if shared else None

@@ -1,0 +1,66 @@
+"""`python reports/make.py [table=stm] [data=nwucla] [scale=small] [plan=NAME] [runs=DIR] [out=DIR]`: print tables from
+the records and write them as text, Markdown, CSV and LaTeX. It never trains; what is missing shows as missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
+
+from reports.tables import FORMATS, ablation_table, as_text  # noqa: E402
+from skeletons.errors import BadInput, unknown  # noqa: E402
+from sweeps.records import Records, read_json, write_text  # noqa: E402
+
+KEYS = ("table", "data", "scale", "setting", "plan", "runs", "out")
+
+
+def chosen_plans(records: Records, wanted: dict[str, str]) -> list[dict[str, Any]]:
+    """Plans that match, the newest of each kind.
+
+    Raises:
+        BadInput: there is none.
+    """
+    plans = [read_json(p) for p in sorted((records.root / "plans").glob("*.json"))]
+    newest: dict[tuple, dict[str, Any]] = {}
+    for plan in sorted((p for p in plans if p), key=lambda p: p["written"]):
+        if all(plan[key] == wanted[key] for key in ("data", "scale", "setting") if key in wanted):
+            if "plan" in wanted and plan["name"] != wanted["plan"]:
+                continue
+            if "table" in wanted and plan["ablation"] != wanted["table"]:
+                continue
+            newest[plan["ablation"] or plan["title"], plan["data"], plan["scale"], plan["setting"]] = plan
+    if not newest:
+        names = ", ".join(sorted({p["name"] for p in plans if p})) or "none"
+        what = " ".join(f"{k}={v}" for k, v in wanted.items() if k not in ("runs", "out")) or "any table"
+        raise BadInput(f"{records.root}: no plan for {what}; known: {names}; run python sweeps/run.py first")
+    return list(newest.values())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print and write the tables; returns the exit status."""
+    wanted = dict(a.partition("=")[::2] for a in arguments)
+    for key in wanted:
+        if key not in KEYS:
+            raise unknown("argument", key, KEYS)
+    records = Records(wanted.get("runs", "runs"))
+    out = Path(wanted.get("out", ROOT / "reports" / "out"))
+    for plan in chosen_plans(records, wanted):
+        table = ablation_table(plan, records)
+        print("\n" + as_text(table), end="")
+        for suffix, render in FORMATS.items():
+            write_text(out / f"{table.name}.{suffix}", render(table))
+        print(f"written: {out / table.name}.{{{','.join(FORMATS)}}}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,154 @@
+"""Skeletal augmentations (SLiM, section 3.4 and algorithms 2-4), each `aware`, `limited` or `none`.
+
+`limited` is what earlier papers did: rotation by a small angle about every axis (MAMP's +-0.3 rad), mirroring by
+swapping indices without reflecting space, scaling of coordinates instead of bones. Every one of them is linear, so a
+view's augmentation is two small matrices: one that mixes joints (mirroring and scaling) and one that turns space.
+The paper's order: mirroring, scaling, rotation (the order of the released code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from skeletons.errors import unknown
+from skeletons.randomness import Draws
+from skeletons.topology import Topology
+
+VERSION = 1
+KINDS = ("aware", "limited", "none")
+
+
+@dataclass
+class AugmentConfig:
+    """Augmentations and their strength.
+
+    Attributes:
+        rotation, mirroring, scaling: aware, limited or none.
+        probability: of each, independently for each view (SLiM, appendix D: 0.5).
+        yaw: largest angle about the vertical, radians (aware).
+        tilt: largest angle about the other axes, radians (aware).
+        limited_angle: largest angle about every axis, radians (limited; MAMP's feeder).
+        scale_low, scale_high: range of the factor of each part's bones.
+        mirror_per: view, clip (all views of a clip alike) or auto (clip where the data declares chiral classes).
+    """
+
+    rotation: str = "aware"
+    mirroring: str = "aware"
+    scaling: str = "aware"
+    probability: float = 0.5
+    yaw: float = float(np.pi)
+    tilt: float = float(np.pi / 6)
+    limited_angle: float = 0.3
+    scale_low: float = 0.85
+    scale_high: float = 1.15
+    mirror_per: str = "auto"
+
+    def check(self) -> None:
+        """Raises BadInput for an unknown kind."""
+        for name in ("rotation", "mirroring", "scaling"):
+            if getattr(self, name) not in KINDS:
+                raise unknown(f"augment.{name}", str(getattr(self, name)), KINDS)
+        if self.mirror_per not in ("auto", "view", "clip"):
+            raise unknown("augment.mirror_per", self.mirror_per, ("auto", "view", "clip"))
+
+
+def rotation_matrices(angles: Float[Tensor, "row 3"]) -> Float[Tensor, "row 3 3"]:
+    """R = Rz Ry Rx for angles (about x, y, z) in radians (algorithm 2)."""
+    (sx, sy, sz), (cx, cy, cz) = angles.sin().unbind(-1), angles.cos().unbind(-1)
+    rows = (
+        (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
+        (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
+        (-sy, cy * sx, cy * cx),
+    )
+    return torch.stack([torch.stack(r, -1) for r in rows], -2)
+
+
+def bone_scaling_matrices(topology: Topology, factors: Float[Tensor, "row joint"]) -> Float[Tensor, "row joint joint"]:
+    """Matrices that scale each joint's bone by its factor and rebuild the body from the root (algorithm 4).
+
+    x' = x_root + A (s * (x - x_parent)), A the ancestry without the root: the sum over a joint's ancestors is the
+    topological order, whatever the joints' numbering. Directions of bones and the root's path are kept.
+    """
+    count, root = len(topology), topology.root
+    ancestry = torch.from_numpy(topology.ancestry).to(factors)
+    ancestry[:, root] = 0
+    bone = torch.eye(count, dtype=factors.dtype, device=factors.device)
+    bone[torch.arange(count), torch.tensor(topology.parents)] -= 1
+    from_root = torch.zeros_like(bone)
+    from_root[:, root] = 1
+    return from_root + ancestry @ (factors[:, :, None] * bone)
+
+
+class Augmentation:
+    """Draws and applies the augmentations of `config` for one data set.
+
+    Args:
+        topology: of the joints.
+        chiral: the data declares classes that are each other's mirror image.
+    """
+
+    def __init__(self, config: AugmentConfig, topology: Topology, chiral: bool = False):
+        config.check()
+        self.config, self.topology = config, topology
+        self.mirror_once = config.mirror_per == "clip" or (config.mirror_per == "auto" and chiral)
+        self.swap = torch.tensor(topology.mirror)
+        self.part_of = torch.zeros(len(topology), dtype=torch.long)
+        for number, members in enumerate(topology.parts.values()):
+            self.part_of[list(members)] = number
+
+    def __call__(
+        self,
+        joints: Float[Tensor, "row person time joint 3"],
+        observed: Bool[Tensor, "row person time joint"],
+        views: int,
+        draws: Draws,
+    ) -> tuple[Tensor, Tensor]:
+        """Augment every view of every clip on its own.
+
+        Args:
+            joints, observed: row = view x clip, all clips of the first view first.
+            views: how many views of each clip there are.
+            draws: keyed by step and view group; `mirror` is shared between groups where it is drawn once for a clip.
+        """
+        c, clips, device = self.config, len(joints) // views, joints.device
+        count = len(self.topology)
+
+        def draw(what: str, *shape: int) -> Tensor:  # drawn by clip, so that ranks can slice
+            return draws.fork(what).uniform(clips, views, *shape).transpose(0, 1).flatten(0, 1).to(device)
+
+        space = torch.eye(3, device=device).expand(len(joints), 3, 3)
+        mix = None
+        if c.mirroring != "none":
+            if self.mirror_once:
+                mirrored = (draws.shared("mirror").uniform(clips) < c.probability).repeat(views).to(device)
+            else:
+                mirrored = draw("mirror") < c.probability
+            plain = torch.eye(count, device=device)
+            swap = self.swap.to(device)
+            mix = torch.where(mirrored[:, None, None], plain[swap], plain)
+            observed = torch.where(mirrored[:, None, None, None], observed[..., swap], observed)
+            if c.mirroring == "aware":
+                flip = torch.tensor([-1.0, 1.0, 1.0], device=device)
+                space = torch.where(mirrored[:, None, None], torch.diag(flip), space)
+        if c.scaling != "none":
+            factors = c.scale_low + (c.scale_high - c.scale_low) * draw("scale", len(self.topology.parts))
+            factors = torch.where(draw("scale?")[:, None] < c.probability, factors, 1.0)
+            of_joint = factors[:, self.part_of.to(device)]
+            if c.scaling == "aware":
+                scale = bone_scaling_matrices(self.topology, of_joint)
+            else:
+                scale = torch.diag_embed(of_joint)
+            mix = scale if mix is None else scale @ mix
+        if c.rotation != "none":
+            limit = torch.tensor([c.tilt, c.yaw, c.tilt] if c.rotation == "aware" else [c.limited_angle] * 3)
+            angles = (2 * draw("rotate", 3) - 1) * limit.to(device)
+            angles = torch.where(draw("rotate?")[:, None] < c.probability, angles, 0.0)
+            space = rotation_matrices(angles) @ space
+        if mix is not None:
+            joints = torch.einsum("rjk,rptkc->rptjc", mix, joints)
+        return torch.einsum("rdc,rptjc->rptjd", space, joints), observed

@@ -1,0 +1,240 @@
+"""From ragged clips to batches: crops, linear resampling and SLiM's multi-view plan, a whole batch in one gather.
+
+The store lies on the device the model is on (where it fits), and a view of all clips of a batch is two gathers and one
+interpolation: no Python loop over clips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from skeletons.augment import Augmentation
+from skeletons.clips import Clips
+from skeletons.errors import BadInput
+from skeletons.randomness import Draws
+from skeletons.topology import Topology
+
+VERSION = 1
+
+
+@dataclass
+class LocalView:
+    """Crops of `frames` frames over a share U(low, high) of the anchor's interval (SLiM, appendix B)."""
+
+    frames: int = 32
+    crops: int = 2
+    low: float = 0.35
+    high: float = 0.7
+
+
+def _slim_locals() -> list[LocalView]:
+    return [LocalView(32, 2, 0.35, 0.7), LocalView(16, 2, 0.15, 0.4), LocalView(8, 2, 0.05, 0.2)]
+
+
+@dataclass
+class ViewConfig:
+    """How clips are cropped and resampled.
+
+    Attributes:
+        frames: frames of a (global) view.
+        crop_low, crop_high: share of the clip that a training view covers.
+        test_crop: share of the clip, centred, at evaluation (MAMP, SLiM: 0.95).
+        min_frames: a view spans at least so many source frames, or the whole clip.
+        locals: local views; read by methods that use them.
+    """
+
+    frames: int = 64
+    crop_low: float = 0.5
+    crop_high: float = 1.0
+    test_crop: float = 0.95
+    min_frames: int = 8
+    locals: list[LocalView] = field(default_factory=_slim_locals)
+
+
+@dataclass
+class Batch:
+    """Views of clips; a row is one view of one clip, all clips of the first view first.
+
+    Attributes:
+        joints: metres, centred on actor 1's root in the clip's first valid frame; absent persons zero.
+        observed: False where a coordinate was made up.
+        present: which persons the clip has.
+        views: views of each clip in this batch; rows = views x clips.
+        labels: class of each row, only for methods that ask for labels.
+    """
+
+    joints: Float[Tensor, "row person time joint 3"]
+    observed: Bool[Tensor, "row person time joint"]
+    present: Bool[Tensor, "row person"]
+    views: int = 1
+    labels: Int[Tensor, " row"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def fold(self) -> Batch:
+        """One row for each person slot, absent ones too: (row x person, 1, time, joint, 3)."""
+        labels = None if self.labels is None else self.labels.repeat_interleave(self.joints.shape[1])
+        joints, observed = self.joints.flatten(0, 1)[:, None], self.observed.flatten(0, 1)[:, None]
+        return replace(self, joints=joints, observed=observed, present=self.present.flatten()[:, None], labels=labels)
+
+
+class ClipTensors:
+    """A clip store as tensors on one device.
+
+    Args:
+        clips: the store.
+        device: where to put it.
+        index: clips to take (all by default); rows of this object are numbered 0... in that order.
+    """
+
+    def __init__(self, clips: Clips, device: torch.device | str = "cpu", index: np.ndarray | None = None):
+        self.topology, self.device = clips.topology, torch.device(device)
+        rows = np.arange(len(clips)) if index is None else index
+        # np.memmap slices are read lazily; one copy moves them into memory or onto the device.
+        writable = np.require(clips.frames, requirements="W") if clips.frames.flags.writeable else clips.frames.copy()
+        self.frames = torch.from_numpy(np.asarray(writable)).to(self.device)
+        self.observed = torch.from_numpy(np.array(clips.observed)).to(self.device)
+        self.start = torch.from_numpy(clips.offsets[:-1][rows]).to(self.device)
+        self.length = torch.from_numpy(clips.lengths[rows]).to(self.device)
+        self.origin = torch.from_numpy(clips.origin[rows]).to(self.device)
+        self.present = torch.from_numpy(clips.present[rows]).to(self.device)
+        self.labels = torch.from_numpy(clips.labels[rows]).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+def resample(
+    store: ClipTensors,
+    clip: Int[Tensor, " row"],
+    begin: Int[Tensor, " row"],
+    length: Int[Tensor, " row"],
+    frames: int,
+    person: Int[Tensor, " row"] | None = None,
+) -> tuple[Float[Tensor, "row person time joint 3"], Bool[Tensor, "row person time joint"]]:
+    """Crops `[begin, begin + length)` of clips, resampled linearly to `frames` frames and centred.
+
+    Frame t of the result lies at begin + (length - 1) t / (frames - 1): both ends are kept, a crop of one frame is
+    repeated. A result frame is observed where both source frames it lies between are.
+
+    Args:
+        person: take this person of each row only; all persons by default.
+    """
+    steps = max(frames - 1, 1)
+    position = (length - 1)[:, None] * torch.arange(frames, device=store.device)  # in 1/steps of a frame: exact
+    low, weight = position // steps, (position % steps / steps)[:, :, None, None, None]
+    base = (store.start[clip] + begin)[:, None]
+    low, high = base + low, base + torch.minimum(low + 1, (length - 1)[:, None])
+    present = store.present[clip]
+    if person is None:
+        x, y = store.frames[low], store.frames[high]
+        seen = store.observed[low] & (store.observed[high] | (weight[..., 0] == 0))
+    else:
+        who = person[:, None]
+        x, y = store.frames[low, who][:, :, None], store.frames[high, who][:, :, None]
+        seen = store.observed[low, who][:, :, None] & (store.observed[high, who][:, :, None] | (weight[..., 0] == 0))
+        present = present.gather(1, who)
+    joints = torch.lerp(x, y, weight) - store.origin[clip][:, None, None, None]
+    joints = joints * present[:, None, :, None, None]
+    return joints.transpose(1, 2).contiguous(), seen.transpose(1, 2).contiguous()
+
+
+def centre_view(store: ClipTensors, clip: Int[Tensor, " row"], config: ViewConfig, frames: int | None = None) -> Batch:
+    """The evaluation view: the central `test_crop` of each clip, all persons, no augmentation."""
+    length = store.length[clip]
+    cut = (length * (1 - config.test_crop) / 2).floor().long()
+    joints, observed = resample(store, clip, cut, length - 2 * cut, frames or config.frames)
+    return Batch(joints, observed, store.present[clip], 1, store.labels[clip])
+
+
+class Sampler:
+    """Training batches: `sampler(clips, draws)` gives the named view groups that a method asks for.
+
+    Args:
+        store: the training clips.
+        config: crops and sizes.
+        augmentation: applied to each view.
+        multi_view: SLiM's plan (two globals and the local crops of both); else one view called `clip`.
+        one_person: one random present person for each clip, the same in all its views; else all persons.
+        labels: hand labels on (supervised training only).
+    """
+
+    def __init__(
+        self,
+        store: ClipTensors,
+        config: ViewConfig,
+        augmentation: Augmentation,
+        multi_view: bool,
+        one_person: bool,
+        labels: bool = False,
+    ):
+        self.store, self.config, self.augmentation = store, config, augmentation
+        self.multi_view, self.one_person, self.labels = multi_view, one_person, labels
+        if not 0 < config.crop_low <= config.crop_high <= 1:
+            raise BadInput(f"views.crop_low={config.crop_low}, crop_high={config.crop_high}: need 0 < low <= high <= 1")
+
+    @property
+    def topology(self) -> Topology:
+        return self.store.topology
+
+    def __call__(self, clip: Int[Tensor, " clip"], draws: Draws) -> dict[str, Batch]:
+        """View groups of these clips: `global` and `local32`, ... or `clip`.
+
+        Args:
+            clip: rows of the store.
+            draws: keyed by (seed, step).
+        """
+        person = self._person(clip, draws) if self.one_person else None
+        views = 2 if self.multi_view else 1
+        u = draws.fork("crop").uniform(len(clip), views, 2)
+        whole = self.store.length[clip][:, None].expand(-1, views)
+        begin, length = self._crop(torch.zeros_like(whole), whole, self.config.crop_low, self.config.crop_high, u)
+        group = "global" if self.multi_view else "clip"
+        batch = {group: self._view(group, clip, begin, length, self.config.frames, person, draws)}
+        for number, local in enumerate(self.config.locals if self.multi_view else ()):
+            name = f"local{local.frames}" if f"local{local.frames}" not in batch else f"local{local.frames}-{number}"
+            u = draws.fork(name).uniform(len(clip), views * local.crops, 2)
+            anchor_begin, anchor_length = (t.repeat_interleave(local.crops, 1) for t in (begin, length))
+            start, size = self._crop(anchor_begin, anchor_length, local.low, local.high, u)
+            batch[name] = self._view(name, clip, start, size, local.frames, person, draws)
+        return batch
+
+    def _person(self, clip: Tensor, draws: Draws) -> Tensor:
+        present = self.store.present[clip]
+        count = present.sum(1).clamp(min=1)
+        nth = (draws.fork("person").uniform(len(clip)) * count).long().clamp(max=present.shape[1] - 1)
+        return ((present.cumsum(1) - 1 == nth[:, None]) & present).to(torch.int8).argmax(1)
+
+    def _crop(self, begin: Tensor, length: Tensor, low: float, high: float, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Random crops inside the intervals (clip, view); u (clip, view, 2) uniform."""
+        share = low + (high - low) * u[..., 0]
+        least = length.clamp(max=self.config.min_frames)
+        size = torch.maximum((length * share).floor().long(), least)
+        offset = (u[..., 1] * (length - size + 1)).long()
+        return begin + offset, size
+
+    def _view(
+        self,
+        group: str,
+        clip: Tensor,
+        begin: Tensor,
+        length: Tensor,
+        frames: int,
+        person: Tensor | None,
+        draws: Draws,
+    ) -> Batch:
+        views = begin.shape[1]
+        rows = clip.repeat(views)
+        who = None if person is None else person.repeat(views)
+        joints, observed = resample(self.store, rows, begin.T.flatten(), length.T.flatten(), frames, who)
+        joints, observed = self.augmentation(joints, observed, views, draws.fork("augment", group))
+        present = self.store.present[rows]
+        if who is not None:
+            present = present.gather(1, who[:, None])
+        return Batch(joints, observed, present, views, self.store.labels[rows] if self.labels else None)

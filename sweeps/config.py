@@ -1,0 +1,223 @@
+"""The configuration: every field, its type and its default, in one place; composed by Hydra from `conf/`.
+
+Precedence: method < setting < scale < ablation cell < command line. A section's fields stand with the thing they
+configure; an unknown key or value is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.backbone import EncoderConfig
+from methods.base import MethodConfig, TeacherConfig, all_methods
+from methods.decoder import DecoderConfig
+from methods.masking import MaskingConfig
+from methods.prototypes import HeadConfig
+from methods.trainer import TrainConfig
+from protocols.linear import ProbeConfig
+from skeletons.augment import AugmentConfig
+from skeletons.errors import BadInput, unknown
+from skeletons.sampling import ViewConfig
+from skeletons.sources import DataConfig
+
+CONF = Path(__file__).resolve().parent / "conf"
+GROUPS = ("data", "method", "masking", "augment", "train", "protocol", "scale", "setting", "ablation")
+
+
+@dataclass
+class ProtocolConfig:
+    """How encoders are judged.
+
+    Attributes:
+        names: protocols to run: linear, retrieval.
+        pooling: mean, cls+mean, or native (the method's own).
+        probe: the linear probe's settings.
+    """
+
+    names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
+    pooling: str = "native"
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+
+@dataclass
+class AblationConfig:
+    """A table to fill.
+
+    Attributes:
+        name: of the ablation; rows of reports/published/ablations.csv with this name stand beside it.
+        title, source: what the table is, and where it comes from.
+        note: what a reader must know, e.g. the expected time.
+        cells: cell -> overrides that make it.
+        differs: cell -> the same in words, for the table.
+        reference: the cell that the others are compared with.
+        floors: add the untrained encoder and raw coordinates.
+    """
+
+    name: str = ""
+    title: str = ""
+    source: str = ""
+    note: str = ""
+    cells: dict[str, list[str]] = field(default_factory=dict)
+    differs: dict[str, str] = field(default_factory=dict)
+    reference: str = ""
+    floors: bool = True
+
+
+@dataclass
+class Config:
+    """Everything that can be set.
+
+    Attributes:
+        setting, scale: names of the chosen groups, for the record.
+        seeds: one run of each cell for each seed.
+        splits: splits to run; empty means `data.split` alone.
+        device: auto, cpu, cuda or cuda:N.
+        threads: of each run; 1 and 2 threads differ in the last bits, so this is part of a run's identity.
+        workers: processes; 0 means as many as the machine's cores allow with so many threads each.
+        runs: folder of all results.
+        dry: print the plan and stop.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    backbone: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    ablation: AblationConfig = field(default_factory=AblationConfig)
+    setting: str = "paper"
+    scale: str = "demo"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    splits: list[str] = field(default_factory=list)
+    device: str = "auto"
+    threads: int = 1
+    workers: int = 0
+    runs: str = "runs"
+    dry: bool = False
+
+
+def options(group: str) -> list[str]:
+    """Names that `group=NAME` takes."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The configuration that the command line asks for.
+
+    Args:
+        overrides: as Hydra takes them, e.g. `["method=mamp", "train.lr=1e-3"]`.
+
+    Raises:
+        BadInput: an unknown key or value, or one of the wrong type.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, cls in all_methods().items():
+        store.store(group="schema", name=name, node=cls.Config)
+    _check_groups(overrides)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            node = hydra_compose("config", list(overrides))
+            config = OmegaConf.to_object(node)
+        except (HydraException, OmegaConfBaseException) as error:
+            _check_keys(overrides, OmegaConf.to_container(hydra_compose("config", _groups_only(overrides))))
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            cause = str(error.__cause__ or "").splitlines()[:1]
+            raise BadInput(f"configuration: {reason} {' '.join(cause)}".strip()) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as text that `from_yaml` reads back."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(text: str) -> Config:
+    """The configuration that `to_yaml` wrote."""
+    from omegaconf import OmegaConf
+
+    read = OmegaConf.create(text)
+    schema = OmegaConf.structured(Config(method=all_methods()[read.method.name].Config()))
+    config = OmegaConf.to_object(OmegaConf.merge(schema, read))
+    assert isinstance(config, Config)
+    return config
+
+
+def _split_override(override: str) -> tuple[str, str]:
+    key, found, value = override.partition("=")
+    if not found:
+        raise BadInput(f"{override!r}: settings are written KEY=VALUE, e.g. ablation=stm or train.lr=1e-3")
+    return key.lstrip("+~"), value
+
+
+def _groups_only(overrides: Sequence[str]) -> list[str]:
+    return [o for o in overrides if _split_override(o)[0] in GROUPS]
+
+
+def _check_groups(overrides: Sequence[str]) -> None:
+    """Refuse unknown names of groups' options."""
+    for override in overrides:
+        key, value = _split_override(override)
+        if key in GROUPS and value not in options(key):
+            raise unknown(key, value, options(key))
+
+
+def _check_keys(overrides: Sequence[str], tree: Any) -> None:
+    """Refuse keys that are not in the configuration, naming the nearest."""
+    known = sorted(_paths(tree))
+    for override in overrides:
+        key, _ = _split_override(override)
+        if key not in GROUPS and key not in known:
+            section = key.rpartition(".")[0]
+            near = [k for k in known if k.startswith(section + ".")] if section else [k for k in known if "." not in k]
+            raise unknown("key", key, near or known)
+
+
+def _paths(tree: Any, prefix: str = "") -> list[str]:
+    if not isinstance(tree, dict):
+        return []
+    found = []
+    for key, value in tree.items():
+        found += [f"{prefix}{key}", *_paths(value, f"{prefix}{key}.")]
+    return found
+
+
+def select(config: Any, path: str) -> Any:
+    """The value at a dotted path of nested dataclasses."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def differing(value: Any, default: Any) -> Any:
+    """`value` as plain data, without the fields of dataclasses that equal their defaults."""
+    if is_dataclass(value) and not isinstance(value, type):
+        base = default if type(default) is type(value) else type(value)()
+        return {
+            name: differing(getattr(value, name), getattr(base, name))
+            for name in value.__dataclass_fields__
+            if getattr(value, name) != getattr(base, name)
+        }
+    if isinstance(value, list | tuple):
+        return [differing(v, None) if is_dataclass(v) else v for v in value]
+    return value

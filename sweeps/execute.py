@@ -1,0 +1,219 @@
+"""One piece of work: have the encoder (pretrain it if it is not there), then run the protocols that are missing."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.base import Method, Parts, build, method_class
+from methods.checkpoint import load_encoder, save_encoder
+from methods.trainer import TrainingFailed, steps_in, train
+from protocols.features import extract, extract_crops, labels_of, raw_features
+from protocols.linear import probe
+from protocols.retrieval import retrieve
+from skeletons.augment import Augmentation
+from skeletons.clips import Clips
+from skeletons.randomness import Draws
+from skeletons.sampling import ClipTensors, Sampler
+from skeletons.splits import Split, withhold
+from sweeps.config import Config, to_yaml
+from sweeps.plan import RAW, Work, data_of, device_of, pooling_of, pretraining_identity
+from sweeps.records import Records, provenance, write_json, write_text
+
+Report = Callable[[str, dict[str, Any]], None]
+
+
+def execute(work: Work, records: Records, report: Report = lambda event, details: None) -> None:
+    """Do what is missing of a piece of work; what is there is left alone.
+
+    Args:
+        report: told of ("training", {step, steps, metrics}) and ("judged", {protocol, top1}).
+
+    Raises:
+        TrainingFailed, BadInput: recorded in the run's failure.json too.
+    """
+    torch.set_num_threads(work.config.threads)
+    with records.owned(work.pretraining) as folder:
+        if records.complete(work.pretraining, work.judgements):
+            return
+        (folder / "failure.json").unlink(missing_ok=True)
+        try:
+            if not work.raw and not records.encoder(work.pretraining).is_file():
+                pretrain(work, folder, report)
+            judge(work, records, report)
+        except Exception as error:
+            write_json(folder / "failure.json", {"reason": str(error), "traceback": traceback.format_exc()})
+            raise
+
+
+def make_method(config: Config, data: Clips, train_clips: int, device: str) -> Method:
+    """The method with its initial weights, a function of the seed alone."""
+    torch.manual_seed(Draws(config.seeds[0], "weights").torch_seed())
+    method = build(
+        Parts(
+            method=config.method,
+            topology=data.topology,
+            backbone=config.backbone,
+            decoder=config.decoder,
+            heads=config.heads,
+            teacher=config.teacher,
+            views=config.views,
+            masking=config.masking,
+            classes=len(data.class_names),
+            steps=max(1, steps_in(config.train.length, config.train.batch, train_clips)),
+        )
+    )
+    return method.to(device)
+
+
+def make_sampler(config: Config, data: Clips, rows: np.ndarray, device: str) -> Sampler:
+    """Training batches of the clips `rows`, as the method wants them."""
+    method = method_class(config.method.name)
+    augmentation = Augmentation(config.augment, data.topology, bool(data.chiral))
+    store = ClipTensors(data, device, rows)
+    return Sampler(store, config.views, augmentation, method.multi_view, method.one_person, method.uses_labels)
+
+
+def pretrain(work: Work, folder: Path, report: Report) -> None:
+    """Train the encoder into `folder`, going on from a checkpoint where there is one."""
+    config, device = work.config, device_of(work.config)
+    data, part = data_of(config)
+    identity, content = pretraining_identity(config, data, part)
+    write_text(folder / "config.yaml", to_yaml(config))
+    method = make_method(config, data, len(part.train), device)
+    began, lines = time.monotonic(), []
+    if method.trains:
+        sampler = make_sampler(config, data, part.train, device)
+
+        def told(step: int, steps: int, metrics: dict[str, float]) -> None:
+            report("training", {"step": step, "steps": steps, **metrics})
+
+        watch = online_retrieval(config, data, part, sampler.store)
+        lines = train(method, sampler, config.train, config.seeds[0], folder, [watch], told, identity)
+    about = {
+        "identity": identity,
+        "hashed": content,
+        "method": config.method.name,
+        "data": data.name,
+        "split": part.name,
+        "train_clips": len(part.train),
+        "seconds": time.monotonic() - began,
+        "clips_per_second": lines[-1]["clips_per_second"] if lines else None,
+        "last": lines[-1] if lines else {},
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **provenance(),
+    }
+    write_json(folder / "run.json", about)
+    save_encoder(folder / "encoder.safetensors", method.kept, {"identity": identity, "method": config.method.name})
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensors) -> Callable:
+    """1-NN accuracy while training, of withheld training subjects against the others: the test split is not read."""
+    fit, held = (torch.from_numpy(np.searchsorted(part.train, rows)) for rows in withhold(data, part.train))
+
+    def evaluator(encoder: Any, step: int) -> Iterator[tuple[str, float]]:
+        x = extract(encoder, store, torch.arange(len(store)), config.views, pooling_of(config))
+        y = store.labels.cpu()
+        yield "knn", 100 * float(retrieve(x[fit], y[fit], x[held], y[held]).float().mean())
+
+    return evaluator
+
+
+def judge(work: Work, records: Records, report: Report) -> None:
+    """Run the protocols whose results are missing; the features are extracted once."""
+    missing = {p: j for p, j in work.judgements.items() if not records.result_file(work.pretraining, j).is_file()}
+    if not missing:
+        return
+    config = work.config
+    data, part = data_of(config)
+    store = ClipTensors(data, device_of(config))
+    rows = torch.from_numpy(np.concatenate([part.train, part.test]))
+    if work.raw:
+        features, pooling = raw_features(store, rows), RAW
+    else:
+        encoder, pooling = (
+            load_encoder(records.encoder(work.pretraining), device_of(config)),
+            pooling_of(config),
+        )
+        features = extract(encoder, store, rows, config.views, pooling)
+    train, test = features[: len(part.train)], features[len(part.train) :]
+    crops = train[None]
+    if "linear" in missing and not work.raw and config.protocol.probe.crops:
+        settings = config.protocol.probe
+        more = extract_crops(encoder, store, rows[: len(train)], config.views, pooling, settings.crops, config.seeds[0])
+        crops = torch.cat([crops, more])
+    for protocol, identity in missing.items():
+        result = _judgement(protocol, config, data, part, store, crops, test, work.raw)
+        result |= {
+            "protocol": protocol,
+            "identity": identity,
+            "pretraining": work.pretraining,
+            "data": data.name,
+            "fingerprint": data.fingerprint,
+            "split": part.name,
+            "pooling": pooling,
+            "seed": work.seed,
+            "selection": "last epoch; test split read once",
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+            **provenance(),
+        }
+        write_json(records.result_file(work.pretraining, identity), result)
+        report("judged", {"protocol": protocol, "top1": result["top1"]})
+
+
+def _judgement(
+    protocol: str, config: Config, data: Clips, part: Split, store: ClipTensors, x: Tensor, test: Tensor, raw: bool
+) -> dict[str, Any]:
+    """One protocol's result.
+
+    Args:
+        x: (crop, training clip, feature), the evaluation view first.
+        test: (test clip, feature).
+    """
+    y, test_labels = labels_of(store, part.train), labels_of(store, part.test)
+    found: dict[str, Any] = {}
+    if protocol == "retrieval":
+        metric = "euclidean" if raw else "cosine"
+        correct = retrieve(x[0], y, test, test_labels, metric)
+        found["recipe"] = f"1-NN, {metric}"
+    else:
+        settings = config.protocol.probe
+        fit, held = withhold(data, part.train, settings.validation)
+        fit_rows, held_rows = (torch.from_numpy(np.searchsorted(part.train, rows)) for rows in (fit, held))
+        seed, classes = config.seeds[0], len(data.class_names)
+        correct, chosen = probe(x, y, fit_rows, held_rows, test, test_labels, classes, settings, seed)
+        found |= {
+            "recipe": f"SGD, {settings.epochs} epochs, {len(x)} cached view(s) a clip, rate from withheld subjects",
+            **chosen,
+        }
+        found["validation_clips"] = len(held)
+    found |= {
+        "top1": 100 * float(correct.float().mean()),
+        "train_clips": len(part.train),
+        "test_clips": len(part.test),
+        "correct": "".join("1" if c else "0" for c in correct.tolist()),
+    }
+    twins = data.table.get("test_identical_to_train")
+    if twins is not None and twins[part.test].any():
+        clean = torch.from_numpy(~twins[part.test])
+        found["top1_without_twins"] = 100 * float(correct[clean].float().mean())
+        found["clips_without_twins"] = int(clean.sum())
+    return found
+
+
+def metrics_of(folder: Path) -> list[dict[str, float]]:
+    """Lines of a run's metrics."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+__all__ = ["TrainingFailed", "execute", "make_method", "make_sampler", "metrics_of"]

@@ -1,0 +1,239 @@
+"""From a configuration to pieces of work, each with the identity of what it will produce.
+
+An ablation's cells, its floors, splits and seeds become `Work`s. What can change a result (the fields that a piece
+reads and that differ from their defaults, component versions, the data's fingerprint, precision, threads, kind of
+device) hashes to its identity; what cannot (workers, paths) stays out. So the full SLiM of several tables is trained
+once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from methods import backbone, decoder, trainer
+from methods.base import Method, method_class, refuses
+from methods.masking import STRATEGIES, MaskingConfig
+from methods.trainer import steps_in
+from protocols import features, linear, retrieval
+from skeletons import augment, clips, sampling
+from skeletons.clips import Clips
+from skeletons.errors import BadInput, unknown
+from skeletons.sources import DataConfig, open_clips
+from skeletons.splits import Split, split
+from sweeps.config import Config, compose, differing, select
+
+PROTOCOLS = {"linear": linear.VERSION, "retrieval": retrieval.VERSION}
+# Fields of `train` that cannot change the weights; length and warmup enter as steps.
+NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup")
+RAW, UNTRAINED = "raw", "untrained"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell on one split with one seed: an encoder to have, and protocols to judge it by.
+
+    Attributes:
+        cell: name in the table; `untrained` and `raw` are the floors.
+        pretraining: identity of the encoder ("raw" where there is none).
+        judgements: protocol -> identity of its result.
+        config: of this piece alone: one split, one seed.
+        raw: judge raw coordinates, without an encoder.
+    """
+
+    cell: str
+    split: str
+    seed: int
+    config: Config
+    pretraining: str
+    judgements: dict[str, str]
+    raw: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name of this piece in the queue."""
+        return f"{self.cell}/{self.split}/{self.seed}/{self.pretraining}"
+
+
+def digest(content: Any) -> str:
+    """12 hexadecimal digits of canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+@cache
+def _opened(name: str, root: str | None, file: str | None, cache_folder: str | None) -> Clips:
+    return open_clips(DataConfig(name=name, root=root, file=file, cache=cache_folder))
+
+
+def data_of(config: Config) -> tuple[Clips, Split]:
+    """The clips and the split of a configuration; opened once in a process."""
+    d = config.data
+    found = _opened(d.name, d.root, d.file, d.cache)
+    return found, split(found, d.split)
+
+
+def device_of(config: Config) -> str:
+    """The device to run on: auto takes a GPU where there is one."""
+    import torch
+
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device
+
+
+def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, Any]:
+    """What the method's strategies read of the masking section."""
+    found: dict[str, Any] = {}
+    for view, name in method.strategies(config).items():
+        chosen = STRATEGIES[name]
+        fields = {field: getattr(config, field) for field in chosen.reads}
+        if view == "local" and name != "none":
+            fields["probability"] = config.local_probability
+        found[view] = {"strategy": name, "version": chosen.version, **fields}
+    return found
+
+
+def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str, dict[str, Any]]:
+    """Identity of the encoder that a configuration makes, and the content that was hashed."""
+    import torch
+
+    method = method_class(config.method.name)
+    read = {path: differing(select(config, path), None) for path in method.reads if path != "train"}
+    content: dict[str, Any] = {
+        "method": method.name,
+        "fields": {k: v for k, v in read.items() if v not in ({}, None)},
+        "versions": {"method": method.version, "backbone": backbone.VERSION},
+        "topology": [data.topology.joints, data.topology.parents],
+        "seed": config.seeds[0],
+    }
+    if method.trains:
+        train = config.train
+        steps = max(1, steps_in(train.length, train.batch, len(part.train)))
+        content["fields"]["train"] = {k: v for k, v in differing(train, None).items() if k not in NEUTRAL}
+        content |= {
+            "steps": steps,
+            "warmup": steps_in(train.warmup, train.batch, len(part.train), steps),
+            "masking": _masking_identity(method, config.masking),
+            "data": data.fingerprint,
+            "train_clips": digest(np.asarray(part.train).tolist()),
+            "chiral": bool(data.chiral),
+            "threads": config.threads,
+            "device": device_of(config).partition(":")[0],
+            "torch": torch.__version__.partition("+")[0],
+        }
+        content["versions"] |= {
+            "decoder": decoder.VERSION,
+            "trainer": trainer.VERSION,
+            "sampling": sampling.VERSION,
+            "augment": augment.VERSION,
+            "clips": clips.VERSION,
+        }
+    return digest(content), content
+
+
+def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, pooling: str) -> str:
+    """Identity of a protocol's result on one encoder."""
+    return digest(
+        {
+            "protocol": protocol,
+            "version": PROTOCOLS[protocol],
+            "features": features.VERSION,
+            "probe": differing(config.protocol.probe, None) if protocol == "linear" else None,
+            "data": data.fingerprint,
+            "split": part.name,
+            "pooling": pooling,
+            "test_crop": config.views.test_crop,
+            "seed": config.seeds[0] if protocol == "linear" else None,
+        }
+    )
+
+
+def pooling_of(config: Config) -> str:
+    """The pooling that protocols use: the method's own unless one is named."""
+    return config.method.pooling if config.protocol.pooling == "native" else config.protocol.pooling
+
+
+def _work(cell: str, config: Config, raw: bool = False) -> Work:
+    for name in config.protocol.names:
+        if name not in PROTOCOLS:
+            raise unknown("protocol", name, PROTOCOLS)
+    data, part = data_of(config)
+    identity = RAW if raw else pretraining_identity(config, data, part)[0]
+    pooling = RAW if raw else pooling_of(config)
+    judgements = {p: judgement_identity(config, p, data, part, pooling) for p in config.protocol.names}
+    return Work(cell, part.name, config.seeds[0], config, identity, judgements, raw)
+
+
+def _check(config: Config) -> None:
+    """Refuse before anything runs what could only fail later."""
+    config.backbone.check()
+    config.augment.check()
+    config.train.check()
+    method = method_class(config.method.name)
+    for view, name in method.strategies(config.masking).items():
+        reason = refuses(method, name)
+        if reason:
+            raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
+    config.masking.range()
+    if config.views.frames % config.backbone.patch:
+        raise BadInput(
+            f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"
+        )
+    for local in config.views.locals if method.multi_view else ():
+        if local.frames % config.backbone.patch:
+            raise BadInput(
+                f"views.locals: {local.frames} frames are no multiple of backbone.patch={config.backbone.patch}"
+            )
+
+
+def grid_cells(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Split `grid.KEY=a,b,c` off the command line and cross them into cells.
+
+    Hydra rejects the bare comma list, so this happens before it sees the line.
+    """
+    plain = [o for o in overrides if not o.startswith("grid.")]
+    axes = []
+    for override in overrides:
+        if override.startswith("grid."):
+            key, found, values = override.removeprefix("grid.").partition("=")
+            if not found or not all(values.split(",")):
+                raise BadInput(f"{override!r}: write grid.KEY=value,value,...")
+            axes.append([f"{key}={value}" for value in values.split(",")])
+    return plain, {" ".join(c): list(c) for c in itertools.product(*axes)} if axes else {}
+
+
+def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
+    """The configuration of the command line, and every piece of work it asks for, floors first.
+
+    Cells come from the ablation, from `grid.*`, or are the one configuration itself. The floors are the untrained
+    encoder of the reference cell and raw coordinates.
+    """
+    plain, grid = grid_cells(overrides)
+    config = compose(plain)
+    cells = grid or config.ablation.cells or {config.method.name: []}
+    said = {o.partition("=")[0] for o in plain}
+    composed = {}
+    for cell, changes in cells.items():  # the command line wins over the cell
+        composed[cell] = compose([*(c for c in changes if c.partition("=")[0] not in said), *plain])
+        _check(composed[cell])
+    reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
+    floors = {}
+    if config.ablation.floors and config.method.name != UNTRAINED:
+        method = method_class(UNTRAINED).Config(name=UNTRAINED, pooling=reference.method.pooling)
+        floors[UNTRAINED] = replace(reference, method=method)
+    works = []
+    for name in config.splits or [config.data.split]:
+        data = replace(config.data, split=name)
+        if config.ablation.floors:
+            works.append(_work(RAW, replace(config, data=data), raw=True))
+        for seed in config.seeds:
+            for cell, one in {**floors, **composed}.items():
+                works.append(_work(cell, replace(one, data=data, seeds=[seed])))
+    return config, works

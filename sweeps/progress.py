@@ -1,0 +1,82 @@
+"""What a sweep shows while it runs: a live table on a terminal, a plain log elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+
+class Progress:
+    """Shows events of a sweep.
+
+    Args:
+        total: pieces of work to do.
+        workers: processes that do them.
+    """
+
+    def __init__(self, total: int, workers: int):
+        self.total, self.workers, self.done = total, workers, 0
+        self.began = time.monotonic()
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.live: Any = None
+
+    def __enter__(self) -> Progress:
+        print(f"{self.total} pieces of work on {self.workers} worker(s)", flush=True)
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(self._table(), refresh_per_second=2)
+            self.live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.live is not None:
+            self.live.__exit__(*error)
+
+    def event(self, kind: str, key: str, details: dict[str, Any]) -> None:
+        """Take note of one event of `sweeps.workers.run_all`."""
+        row = self.rows.setdefault(key, {"began": time.monotonic(), "last": "", "state": "running"})
+        row.update(details)
+        if kind in ("finished", "failed"):
+            self.done += 1
+            row["state"] = kind
+            row["seconds"] = time.monotonic() - row["began"]
+        if kind == "judged":
+            row[details["protocol"]] = details["top1"]
+        if self.live is not None:
+            self.live.update(self._table())
+        elif kind != "training" or "knn" in details:
+            self._log(kind, key, row)
+
+    def _log(self, kind: str, key: str, row: dict[str, Any]) -> None:
+        what = " ".join(str(row.get(k, "")) for k in ("cell", "split")) + f" seed {row.get('seed', '')}"
+        text = {
+            "training": lambda: (
+                f"step {row['step']}/{row['steps']}  loss {row['loss']:.3f}  kNN {row['knn']:.1f}  "
+                f"rank {row['feature_rank']:.1f}  {row['clips_per_second']:.0f} clips/s"
+            ),
+            "judged": lambda: f"{row['protocol']} {row['top1']:.1f} %",
+            "finished": lambda: f"finished in {row['seconds']:.0f} s ({self.done}/{self.total})",
+            "failed": lambda: f"FAILED: {row['reason']}",
+            "died": lambda: f"FAILED: {row['reason']}",
+        }.get(kind, lambda: kind)()
+        print(f"[{time.monotonic() - self.began:6.0f} s] {what}: {text}", flush=True)
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        table = Table(title=f"{self.done} of {self.total} done, {time.monotonic() - self.began:.0f} s")
+        for column in ("cell", "split", "seed", "step", "loss", "kNN", "clips/s", "linear", "1-NN", "state"):
+            table.add_column(column, justify="left" if column in ("cell", "split", "state") else "right")
+        for key, row in self.rows.items():
+            if not key:
+                continue
+            table.add_row(
+                *(str(row.get(k, "")) for k in ("cell", "split", "seed")),
+                f"{row['step']}/{row['steps']}" if "step" in row else "",
+                *(f"{row[k]:.{d}f}" if k in row else "" for k, d in (("loss", 3), ("knn", 1), ("clips_per_second", 0))),
+                *(f"{row[k]:.1f}" if k in row else "" for k in ("linear", "retrieval")),
+                row["state"],
+            )
+        return table

@@ -1,0 +1,137 @@
+"""What was done, as files: `runs/<id>/{config.yaml, run.json, metrics.jsonl, encoder.safetensors}` and
+`runs/<id>/eval/<protocol id>/result.json`. Each appears whole or not at all; these files are the truth."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from skeletons.clips import written_whole
+from skeletons.errors import BadInput
+
+
+class Records:
+    """The folder of all runs.
+
+    Args:
+        root: e.g. `runs`.
+    """
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root).resolve()
+
+    def run(self, identity: str) -> Path:
+        """Folder of one encoder."""
+        return self.root / identity
+
+    def encoder(self, identity: str) -> Path:
+        return self.run(identity) / "encoder.safetensors"
+
+    def result_file(self, identity: str, judgement: str) -> Path:
+        return self.run(identity) / "eval" / judgement / "result.json"
+
+    def result(self, identity: str, judgement: str) -> dict[str, Any] | None:
+        """A protocol's result on one encoder, None where it is not there."""
+        return read_json(self.result_file(identity, judgement))
+
+    def about(self, identity: str) -> dict[str, Any]:
+        """What is known of the run that made an encoder."""
+        return read_json(self.run(identity) / "run.json") or {}
+
+    def failure(self, identity: str) -> dict[str, Any] | None:
+        """Why a run failed, None if it did not."""
+        return read_json(self.run(identity) / "failure.json")
+
+    def complete(self, identity: str, judgements: dict[str, str]) -> bool:
+        """Every protocol's result is there."""
+        return all(self.result_file(identity, j).is_file() for j in judgements.values())
+
+    def plan_file(self, name: str) -> Path:
+        """Where a plan lies: which runs and results fill a table."""
+        return self.root / "plans" / f"{name}.json"
+
+    @contextmanager
+    def owned(self, identity: str, wait: float = 1.0) -> Iterator[Path]:
+        """The run's folder, owned by this process. A dead owner's lock is free at once; a living one is waited for."""
+        folder = self.run(identity)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(wait)
+            yield folder
+
+    def is_owned(self, identity: str) -> bool:
+        """Some living process works on this run."""
+        path = self.run(identity) / ".lock"
+        if not path.is_file():
+            return False
+        with open(path) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's content; None if there is no such file.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}: damaged ({error}); remove it and run again") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, default=str) + "\n")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit, whether the tree was dirty, versions and hardware."""
+    import numpy
+    import torch
+
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
+            return done.stdout.strip() if done.returncode == 0 else ""
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "machine": gpu or f"{platform.machine()}, {os.cpu_count()} cores",
+    }

@@ -1,0 +1,133 @@
+"""`python sweeps/run.py ablation=stm data=nwucla scale=small`: plan, run what is missing, print the table.
+
+ablation=NAME        fill a table                     (see sweeps/conf/ablation)
+method=NAME          train and judge one method       (see sweeps/conf/method)
+data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive
+scale=demo|small|paper   setting=paper|matched   masking=NAME   augment=NAME
+grid.KEY=a,b,c       cross values into cells
+seeds=[0,1,2]        splits=[xsub,xview]    workers=N    dry=true
+SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
+
+from skeletons.errors import BadInput  # noqa: E402
+from sweeps.config import Config  # noqa: E402
+from sweeps.plan import Work, device_of, digest, make_plan  # noqa: E402
+from sweeps.progress import Progress  # noqa: E402
+from sweeps.records import Records, write_json  # noqa: E402
+
+
+def plan_name(config: Config, works: Sequence[Work]) -> str:
+    """Name of a plan: what it is, and a hash of the works in it."""
+    what = config.ablation.name or config.method.name
+    return f"{what}-{config.data.name}-{config.scale}-{digest(sorted(w.key for w in works))[:6]}"
+
+
+def write_plan(records: Records, name: str, config: Config, works: Sequence[Work], command: Sequence[str]) -> None:
+    """Leave on file which runs and results fill the table, for the reports."""
+    write_json(
+        records.plan_file(name),
+        {
+            "name": name,
+            "command": "python sweeps/run.py " + " ".join(command),
+            "ablation": config.ablation.name,
+            "title": config.ablation.title or f"{config.method.name} on {config.data.name}",
+            "source": config.ablation.source,
+            "differs": config.ablation.differs,
+            "reference": config.ablation.reference,
+            "data": config.data.name,
+            "scale": config.scale,
+            "setting": config.setting,
+            "written": time.time(),
+            "works": [
+                {
+                    "cell": w.cell,
+                    "split": w.split,
+                    "seed": w.seed,
+                    "pretraining": w.pretraining,
+                    "judgements": w.judgements,
+                }
+                for w in works
+            ],
+        },
+    )
+
+
+def show_plan(works: Sequence[Work], missing: Sequence[Work], records: Records) -> None:
+    """Print cells, splits, seeds and what is there already (`dry=true`)."""
+    todo = {w.key for w in missing}
+    for work in works:
+        state = "to do" if work.key in todo else "there"
+        part = "encoder there, " if records.encoder(work.pretraining).is_file() and work.key in todo else ""
+        print(f"{work.cell:<20} {work.split:<12} seed {work.seed}  {work.pretraining:<12}  {part}{state}")
+    print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
+
+
+def main(command: Sequence[str]) -> int:
+    """Run the command line; returns the exit status."""
+    if any(c in ("-h", "--help") for c in command):
+        print(__doc__)
+        return 0
+    config, works = make_plan(command)
+    records = Records(config.runs)
+    missing = [w for w in works if not records.complete(w.pretraining, w.judgements)]
+    if config.dry:
+        show_plan(works, missing, records)
+        return 0
+    name = plan_name(config, works)
+    write_plan(records, name, config, works, command)
+    failed = _run(config, works, missing, records, name) if missing else {}
+    _mirror(config, works, records, name)
+    print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
+    sys.stdout.flush()
+    report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
+    shown = subprocess.run(report).returncode
+    for key, reason in failed.items():
+        print(f"failed: {key}: {reason}", file=sys.stderr)
+    return 1 if failed else shown
+
+
+def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str) -> dict[str, str]:
+    """Do the missing works; returns key -> reason of those that failed."""
+    from sweeps.workers import run_all, worker_count
+
+    workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
+    failed: dict[str, str] = {}
+    journal = records.root / "studies" / f"{name}.log"
+    with Progress(len(missing), workers) as progress:
+        for kind, key, details in run_all(journal, name, missing, records, workers):
+            progress.event(kind, key, details)
+            if kind in ("failed", "died"):
+                failed[key or "worker"] = details["reason"]
+    return failed
+
+
+def _mirror(config: Config, works: Sequence[Work], records: Records, name: str) -> None:
+    from sweeps.mirror import Mirror
+
+    mirror = Mirror(records, name, config)
+    for work in mirror.missing(works):
+        mirror.add(work)
+    mirror.close()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
