@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import SupportsInt
 
 import numpy as np
 
@@ -245,7 +246,7 @@ foot_right knee_right""",
 TOPOLOGIES = {t.name: t for t in (KINECT_V2, KINECT_V1, OPENNI)}
 
 
-def topology_of(joint_names: Iterable[str], parents: Iterable[int]) -> Topology:
+def topology_of(joint_names: Iterable[str], parents: Iterable[SupportsInt]) -> Topology:
     """The topology of a file: a known one where names and parents agree, else one of its own."""
     names = list(map(str, joint_names))
     openni = "torso" in names

@@ -44,7 +44,7 @@ def load_npz(path: Path, remedy: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     key = ""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             for key in file.files:
                 arrays[key] = np.asarray(file[key])
     except DAMAGED as error:

@@ -38,7 +38,7 @@ def test_schema(demo):
     assert demo["offsets"][0] == 0
     lengths = np.diff(demo["offsets"])
     assert lengths.min() >= 20
-    assert lengths.max() <= 120
+    assert lengths.max() <= 150
     assert len(np.unique(lengths)) > 50
     for name in ("offsets", "label", "subject", "camera", "repetition", "parents"):
         assert demo[name].dtype == np.int64
@@ -171,7 +171,7 @@ def test_the_set_is_frozen(demo):
     table = hashlib.sha256()
     for name in ("offsets", "label", "subject", "camera", "repetition"):
         table.update(demo[name].astype("<i8").tobytes())
-    assert table.hexdigest()[:16] == "eb20c94e288553b0"
+    assert table.hexdigest()[:16] == "e835083ea58ce8b9"
     # Coordinates to a centimetre, not to the bit: sines differ between machines in their last one.
     mean = np.stack([clip[:, 0].mean((0, 1)) for clip in _clips(demo)[::97]])
     np.testing.assert_allclose(mean, FROZEN, atol=0.01)
@@ -179,17 +179,17 @@ def test_the_set_is_frozen(demo):
 
 FROZEN = np.array(
     [
-        [0.117, 0.165, 2.875],
-        [0.243, 0.301, 2.746],
-        [0.076, -0.089, 3.654],
-        [0.186, -0.47, 2.656],
-        [0.024, -0.513, 2.079],
-        [0.148, -0.69, 2.517],
-        [-0.153, -0.064, 3.066],
-        [-0.036, -0.469, 2.612],
-        [0.036, 0.401, 3.112],
-        [-0.032, -0.187, 4.026],
-        [-0.003, -0.471, 2.595],
-        [0.179, -0.473, 2.627],
+        [0.075, 0.135, 2.936],
+        [0.198, 0.299, 2.741],
+        [0.081, -0.09, 3.693],
+        [0.166, -0.456, 2.663],
+        [0.06, -0.527, 2.22],
+        [0.148, -0.692, 2.553],
+        [-0.169, -0.069, 3.074],
+        [-0.028, -0.464, 2.582],
+        [0.095, 0.404, 3.145],
+        [0.025, -0.19, 4.07],
+        [-0.028, -0.477, 2.683],
+        [0.188, -0.485, 2.634],
     ]
 )
