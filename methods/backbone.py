@@ -56,6 +56,9 @@ class EncoderConfig:
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""
+        for name in ("width", "depth", "heads", "patch"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"backbone.{name}={getattr(self, name)} must be at least 1")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise BadInput(
                 f"backbone.width={self.width} must be divisible by backbone.heads={self.heads} with an even quotient"
@@ -283,8 +286,8 @@ class Encoder(nn.Module):
         Raises:
             BadInput: the two bodies share no joint.
         """
-        other = Encoder(self.config, topology, self.frames, masked=self.mask_token is not None)
+        other = Encoder(self.config, topology, self.frames, masked=self.mask_token is not None).to(self.joint)
         state = self.state_dict()
         state["joint"] = state["joint"][topology.matching(self.topology.joints)]
         other.load_state_dict(state)
-        return other.to(self.joint.device)
+        return other

@@ -38,10 +38,15 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise BadInput(f"{path}: damaged checkpoint ({error}); remove it to start this run again") from error
-    if state.get("format") != FORMAT:
+        raise BadInput(f"{path}: damaged checkpoint ({_short(error)}); remove it to start this run again") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise BadInput(f"{path}: a checkpoint of another version; remove it to start this run again")
     return state
+
+
+def _short(error: Exception) -> str:
+    """The first line of a message: torch writes pages."""
+    return str(error).partition("\n")[0]
 
 
 def save_encoder(path: Path, encoder: Encoder, about: dict[str, str] | None = None) -> None:
@@ -88,6 +93,6 @@ def load_encoder(path: Path, device: torch.device | str = "cpu") -> Encoder:
         topology = Topology(tuple(t["joints"]), tuple(t["parents"]), t["name"])
         encoder = Encoder(EncoderConfig(**header["encoder"]), topology, header["frames"], header["masked"])
         encoder.load_state_dict(tensors)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{path}: not an encoder written by SkelBench, or damaged ({error})") from error
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise BadInput(f"{path}: not an encoder written by SkelBench, or damaged ({_short(error)})") from error
     return encoder.to(device).eval()

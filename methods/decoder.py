@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from methods.backbone import Block, initialise
+from skeletons.errors import BadInput
 
 VERSION = 1
 
@@ -42,6 +43,8 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, encoder_width: int, grid: tuple[int, int], values: int):
         super().__init__()
         width, heads = config.width, config.heads
+        if width % heads:
+            raise BadInput(f"decoder.width={width} must be divisible by decoder.heads={heads}")
         self.grid = grid
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, width))

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from methods.base import Parts
 from methods.skeletonmae import SkeletonMAE, SkeletonMAEConfig
+from skeletons.errors import BadInput
 
 
 @dataclass
@@ -34,6 +36,11 @@ class Mamp(SkeletonMAE):
     name = "mamp"
     Config = MampConfig
     config: MampConfig
+
+    def __init__(self, parts: Parts):
+        super().__init__(parts)
+        if not 0 < self.config.stride < parts.views.frames:
+            raise BadInput(f"method.stride={self.config.stride} must be between 1 and views.frames - 1")
 
     def target(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence time joint 3"]:
         """Motion over `stride` frames, zero at the end."""

@@ -21,8 +21,11 @@ from methods.base import ONE_VIEW, Method, MethodConfig, Parts, sequences
 from methods.decoder import Decoder
 from methods.losses import masked_mean, patch_normalised
 from methods.masking import mask_context, strategy, visible_count, visible_tokens
+from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
+
+PERSONS = ("present", "mamp")
 
 
 @dataclass
@@ -52,6 +55,8 @@ class SkeletonMAE(Method):
     def __init__(self, parts: Parts):
         super().__init__()
         self.config, self.topology = parts.method, parts.topology
+        if self.config.persons not in PERSONS:
+            raise unknown("method.persons", self.config.persons, PERSONS)
         self.ratio = parts.masking.range()
         self.masking = strategy(parts.masking.strategy, parts.masking)
         self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
@@ -67,12 +72,12 @@ class SkeletonMAE(Method):
         """Mean over hidden, observed tokens of all persons of the mean squared error over a patch's values."""
         batch = views["clip"]
         context = mask_context(batch, self.encoder.patch, self.topology, self.ratio, draws)
+        if self.config.persons == "mamp":
+            context.observed = torch.ones_like(context.observed)
         mask = self.masking(context, draws.fork("mask"))
         visible, filled = visible_tokens(mask, self.visible, context, draws.fork("complete"))
         joints, observed = context.joints, context.observed
-        if self.config.persons == "mamp":
-            observed = torch.ones_like(observed)
-        else:
+        if self.config.persons == "present":
             at = sequences(batch)
             joints, observed, visible = (t.index_select(0, at) for t in (joints, observed, visible))
         tokens = self.encoder(joints, visible=visible).patches

@@ -31,6 +31,7 @@ from methods.base import Method, MethodConfig, Parts
 from methods.losses import koleo
 from methods.masking import MaskingConfig, hidden_index, mask_context, strategy
 from methods.prototypes import PrototypeHead, prototype_cross_entropy
+from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -89,10 +90,28 @@ class Slim(Method):
         self.mask_global = strategy(names["global"], parts.masking)
         self.mask_local = strategy(names["local"], parts.masking)
         self.mfm = c.mfm and names["global"] != "none"  # a view with no hidden token has no masked term
+        self._check(parts)
         masked = self.mfm or (c.glcl and names["local"] != "none")
         self.student = Branch(parts, masked, self.mfm, c.glcl)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.encoder = self.student.encoder
+
+    def _check(self, parts: Parts) -> None:
+        if not (self.mfm or self.config.glcl):
+            raise BadInput("method slim has no loss left: set method.glcl=true, or method.mfm=true with a masked view")
+        if self.config.glcl and not parts.backbone.class_token:
+            raise BadInput("method.glcl=true compares class tokens: set backbone.class_token=true")
+        for local in parts.views.locals:
+            if local.frames % parts.backbone.patch:
+                raise BadInput(
+                    f"views.locals: {local.frames} frames must be a multiple of backbone.patch={parts.backbone.patch}"
+                )
+
+    def train(self, mode: bool = True) -> Slim:
+        """The teacher stays in evaluation mode: no stochastic depth in its targets."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
 
     @classmethod
     def strategies(cls, masking: MaskingConfig) -> dict[str, str]:
@@ -140,14 +159,14 @@ class Slim(Method):
             student, teacher: (sequence, patch, joint, width); hidden: bool (sequence, patch, joint).
         """
         assert self.student.patch_head is not None and self.teacher.patch_head is not None
-        at = hidden_index(hidden, self.ratio)
+        at, real = hidden_index(hidden, self.ratio)
         count = hidden.flatten(1).sum(1)
         weight = 1 / (count.clamp(min=1) * (count > 0).sum().clamp(min=1))
         rows = self.student.patch_head(student.flatten(0, 2).index_select(0, at))
         with torch.no_grad():
             targets = self.teacher.patch_head(teacher.flatten(0, 2).index_select(0, at))
-        weights = weight.index_select(0, at // hidden[0].numel())
-        return self._cross_entropy(self.student.patch_head, rows, self.teacher.patch_head, targets, weights)
+        weights = weight.index_select(0, at // hidden[0].numel()) * real
+        return self._cross_entropy(self.student.patch_head, rows, self.teacher.patch_head, targets, weights, real)
 
     def _glcl(self, global_cls: Tensor, anchors: Tensor, views: dict[str, Batch], draws: Draws) -> Tensor:
         """Cross-entropy between each anchor's class token and those of its views, averaged over pairs.
@@ -193,6 +212,7 @@ class Slim(Method):
             student_temperature=c.student_temperature,
             teacher_temperature=c.teacher_temperature,
             weights=weights,
+            teacher_weights=None if real is None else real.to(targets.dtype),
             iterations=c.sinkhorn,
         )
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from methods.base import Method
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.losses import effective_rank, spread
+from skeletons.clips import written_whole
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws, permutation
 from skeletons.sampling import Sampler, centre_view
@@ -99,7 +100,7 @@ def steps_in(length: str, batch: int, clips: int, run: int | None = None) -> int
     each = {"steps": 1.0, "epochs": clips / batch, "clips": 1 / batch}
     if run is not None:
         each["run"] = float(run)
-    if amount < 0 or unit not in each:
+    if not 0 <= amount < math.inf or unit not in each:
         raise BadInput(f"length {length!r}: write a number and one of {', '.join(each)}, e.g. '400 epochs'")
     return round(amount * each[unit])
 
@@ -141,12 +142,12 @@ def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
 
-@torch.no_grad()
 def collapse_watch(encoder: nn.Module, sampler: Sampler, clips: int = 256) -> Iterator[tuple[str, float]]:
     """Spread and effective rank of the features of some training clips: both fall when a method collapses."""
     rows = torch.arange(min(clips, len(sampler.store)), device=sampler.store.device)
     batch = centre_view(sampler.store, rows, sampler.config)
-    features = encoder(batch.joints[:, 0]).patches.flatten(1, 2).mean(1)
+    with torch.no_grad():
+        features = encoder(batch.joints[:, 0]).patches.flatten(1, 2).mean(1)
     yield "feature_spread", spread(features)
     yield "feature_rank", effective_rank(features)
 
@@ -203,7 +204,8 @@ def train(
         parts["loss"].backward()
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
         logging = (step + 1) % config.log_every == 0 or step + 1 == steps
-        if (device.type == "cpu" or logging) and not torch.isfinite(parts["loss"] + norm):
+        saving = folder is not None and (time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps)
+        if (device.type == "cpu" or logging or saving) and not torch.isfinite(parts["loss"] + norm):
             raise TrainingFailed(_not_finite(step, parts, folder))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -220,7 +222,7 @@ def train(
                 line.update(_evaluations(method, sampler, evaluators, step + 1))
             lines.append(line)
             progress(step + 1, steps, line)
-        if folder is not None and (time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps):
+        if folder is not None and saving:
             _save(method, optimizer, folder, step + 1, lines, identity)
             saved = time.monotonic()
     return lines
@@ -247,7 +249,10 @@ def _not_finite(step: int, parts: dict[str, Tensor], folder: Path | None) -> str
 def _save(
     method: Method, optimizer: torch.optim.Optimizer, folder: Path, step: int, lines: list, identity: str
 ) -> None:
-    # Metrics travel inside the checkpoint, so that both are always of the same step.
+    # Metrics travel inside the checkpoint, so that both are always of the same step. Their file is written first: a run
+    # that is killed in between will write it again.
+    with written_whole(folder / "metrics.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
     state = {
         "identity": identity,
         "step": step,
@@ -256,9 +261,6 @@ def _save(
         "metrics": lines,
     }
     save_checkpoint(folder / "checkpoint.pt", state)
-    temporary = folder / ".metrics.tmp"
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    temporary.replace(folder / "metrics.jsonl")
 
 
 def _resume(

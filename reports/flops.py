@@ -47,7 +47,7 @@ CLIPS, CLASSES = 40_091, 60  # NTU-60 X-Sub's training clips, which turn epochs 
 RULE = """\
 FLOPs = 2 x MAC, of matrix products, convolutions and attention only: norms, GELU, softmax, biases and other
 element-wise operations are left out. Counted by torch's FlopCounterMode on the meta device, where whole training steps
-run at their full batch, together with the products of a matrix and a vector, which it does not know. Analytic formulae
+run at their full batch, together with the products of a matrix and a vector, which it does not know; analytic formulae
 are held to the same numbers by a test. G = 10^9, exa = 10^18; Kinect v2, 25 joints.
 """
 
@@ -255,7 +255,7 @@ def views_of(method: Method, config: Config) -> dict[str, Batch]:
     return {"global": batch(2, config.views.frames), **crops}
 
 
-def giga(flops: float) -> str:
+def giga(flops: int | float) -> str:
     """GFLOPs with two decimals, as in the paper, or with two digits where they are few."""
     g = flops / 1e9
     return f"{g:.2f}" if g >= 0.1 else f"{g:.2g}" if g else "-"
@@ -304,16 +304,16 @@ def network_notes(costs: Sequence[MethodCost]) -> list[str]:
         )
         notes += [
             "published 28.32, 1.97, 17.70: two persons, a decoder of 5 blocks (MAMP's own NTU-60 runs have 3), and "
-            "element-wise operations counted too, by a convention that cannot be told from the numbers: 0.6 to 0.9 % more",
-            f"encoder, training: our patch embedding sees the visible tokens only; that of all tokens makes it "
+            "element-wise operations counted too, in a way that cannot be told from them: 0.6 to 0.9 % more",
+            "encoder, training: our patch embedding sees the visible tokens only; embedding all of them makes it "
             f"{giga(PERSONS * all_tokens)}",
         ]
     if slim:
         gated = replace(slim.config.backbone, mlp="swiglu", mlp_hidden=0)
         other = encoder_flops(gated, slim.config.views.frames // gated.patch, JOINTS)
         notes.append(
-            "published 3.59: no convention gives it for the stated configuration, neither for one person nor for two; "
-            f"with the released code's SwiGLU for the MLP our numbers are {giga(other)} and {giga(PERSONS * other)}"
+            "published 3.59: no convention that we tried gives it for the stated configuration, for one person or "
+            f"for two; with the released code's SwiGLU for the MLP, ours are {giga(other)} and {giga(PERSONS * other)}"
         )
         if mae:
             ratio, gated_ratio = (mae.inference.flops / f for f in (slim.inference.flops, other))
@@ -329,7 +329,7 @@ STEP = {
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
     "heads": "MLPs of student and teacher, forward",
-    "loss": "products with prototypes, gradients; KoLeo",
+    "loss": "prototypes with gradients; KoLeo",
     "sinkhorn": "its weighted sums",
     "backward": "of encoder, decoder and MLPs of heads",
 }
@@ -345,7 +345,7 @@ def step_table(costs: Sequence[MethodCost]) -> Table:
     rule = len(rows)
     rows += [
         ["whole step", "GFLOPs a clip", *(giga(c.total / c.batch) for c in costs)],
-        ["recomputed", "on top of it, by prototypes in chunks", *(giga(c.recomputed / c.batch) for c in costs)],
+        ["recomputed", "on top of it, prototypes in chunks", *(giga(c.recomputed / c.batch) for c in costs)],
         ["schedule", "steps", *(f"{c.steps:,}" for c in costs)],
         ["", "clips a step", *(f"{c.batch:,}" for c in costs)],
         ["", "exaFLOPs in all", *(f"{c.total * c.steps / 1e18:.3g}" for c in costs)],
@@ -355,8 +355,8 @@ def step_table(costs: Sequence[MethodCost]) -> Table:
         notes.append("the number after a method's name: blocks of its decoder")
     if not all(method_class(c.config.method.name).one_person for c in costs):
         notes.append(
-            "two persons a clip, as published (SLiM trains on one); absent persons are encoded with method.persons=mamp "
-            "only, so by default a clip of one person costs half"
+            "two persons a clip, the most there are (SLiM trains on one); a clip of one person costs half, unless "
+            "absent persons are encoded too, as MAMP's authors do and the published count does (method.persons=mamp)"
         )
     if any("epochs" in c.config.train.length for c in costs):
         notes.append(f"an epoch is a pass over the {CLIPS:,} training clips of NTU-60 X-Sub")
@@ -369,7 +369,7 @@ def step_table(costs: Sequence[MethodCost]) -> Table:
 
 
 def chosen(overrides: Sequence[str]) -> list[Config]:
-    """The configurations that a command line asks for; at paper scale, decoders at their published depth too.
+    """The configurations that a command line asks for; where FLOPs were published, at the published depth too.
 
     Raises:
         BadInput: an unknown key or value.
@@ -380,7 +380,7 @@ def chosen(overrides: Sequence[str]) -> list[Config]:
         config = compose([*first, *([] if "scale" in given else ["scale=paper"]), *overrides])
         configs.append(config)
         decodes = "decoder" in method_class(config.method.name).reads
-        if decodes and config.scale == "paper" and "decoder.depth" not in given:
+        if decodes and published(config) and "decoder.depth" not in given:
             configs.append(replace(config, decoder=replace(config.decoder, depth=DEPTH)))
     return configs
 

@@ -23,7 +23,7 @@ import numpy as np
 from skeletons.errors import BadInput
 from skeletons.topology import Topology
 
-VERSION = 1  # bump when the meaning of a stored clip changes
+VERSION = 2  # bump when the meaning of a stored clip changes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHORT_GAP = 5  # frames; an interpolated gap this short (1/6 s at 30 fps) still counts as observed
 COLUMNS = ("clip", "label", "subject", "camera", "setup", "repetition", "fold")  # one value a clip, where given

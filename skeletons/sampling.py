@@ -19,7 +19,7 @@ from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.topology import Topology
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass

@@ -111,7 +111,10 @@ class Topology:
                 if name.endswith(side):
                     twin = name.removesuffix(side) + other
                     if twin not in where:
-                        raise BadInput(f"topology {self.name}: joint {name!r} has no partner {twin!r}")
+                        raise BadInput(
+                            f"topology {self.name}: joint {name!r} has no partner {twin!r}; "
+                            "name it or set augment.mirroring=none"
+                        )
                     partner.append(where[twin])
                     break
             else:

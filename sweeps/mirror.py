@@ -3,6 +3,7 @@ curves, artifacts and tags. It is written from the files, after them, and can be
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ class Mirror:
             os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
             from mlflow import MlflowClient
 
+            for chatty in ("mlflow", "alembic"):
+                logging.getLogger(chatty).setLevel(logging.WARNING)
             folder = self.records.root / "mlflow"
             folder.mkdir(parents=True, exist_ok=True)
             uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"

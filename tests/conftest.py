@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook looks it up by name)
@@ -34,6 +35,14 @@ def seeds() -> None:
 
 
 @pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shape annotations are not checked: for tests of what a function itself says about a wrong shape."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
@@ -61,7 +70,7 @@ def synthetic(lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> dict[str, np
     Clip i has class i % 3; class 2 has a second person, the others only the first. Nothing is missing.
     """
     rng = np.random.default_rng(seed)
-    clips, frames = len(lengths), sum(lengths)
+    clips = len(lengths)
     bones = rng.normal(0, 0.2, (2, 25, 3))
     phase, speed = rng.uniform(0, 6, (2, 25, 3)), rng.uniform(0.05, 0.3, (2, 25, 3))
     time = np.concatenate([np.arange(n) for n in lengths])[:, None, None, None]

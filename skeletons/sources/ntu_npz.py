@@ -123,7 +123,8 @@ def _unpad(block: np.ndarray, path: Path, part: str, first: int) -> tuple[np.nda
     copy = (clips[:, :, 0] == clips[:, :, 1]).all((1, 2, 3))
     clips = np.where(copy[:, None, None, None, None] & (np.arange(2) == 1)[:, None, None], np.float32(0), clips)
     # The joint that a clip is centred on is exactly zero in its first frame, which would read as not seen.
-    centre = (clips == 0).all(-1) & clips.any((-2, -1))[..., None]
+    seen = (clips != 0).any(-1)
+    centre = ~seen & seen.any(-1, keepdims=True)
     clips[..., 0][centre] = NEARLY_ZERO
     keep = np.arange(block.shape[1]) < length[:, None]
     return clips[keep], length, int(copy.sum())

@@ -264,7 +264,7 @@ def test_never_holds_rows_by_prototypes(rows):
     assert 0 < largest.numel <= 2000 < rows * 100
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(unchecked):
     student, protos, teacher, teacher_prototypes = inputs()
     with pytest.raises(ValueError, match="student must be"):
         prototype_cross_entropy(student[:, :-1], protos, teacher, teacher_prototypes)

@@ -106,7 +106,7 @@ def test_the_cache_is_where_the_environment_says(cache, tmp_path, arrays):
 
 
 def test_an_unknown_data_name_suggests_the_nearest():
-    with pytest.raises(BadInput, match="unknown data 'nw-ucla'; did you mean 'nwucla'\\? known: .*archive.*utdmhad"):
+    with pytest.raises(BadInput, match=r"unknown data 'nw-ucla'; did you mean 'nwucla'\? known: .*archive.*utdmhad"):
         open_clips(DataConfig(name="nw-ucla"))
 
 

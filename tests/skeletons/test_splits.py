@@ -82,7 +82,7 @@ def test_a_bool_column_is_a_split_by_its_name(clips, name):
 @pytest.mark.parametrize("name", ["xsub", "nonsense", "clip:odd", "label", "weight:1", "subject:"])
 def test_an_unknown_split_lists_the_known_ones(clips, name):
     data = with_columns(clips, train_xview=[True, False], subject=[1, 2], clip=["a", "b"], weight=[0.5, 1.0])
-    with pytest.raises(BadInput, match="has no split .*known: xview, subject:odd$"):
+    with pytest.raises(BadInput, match=r"has no split .*known: xview, subject:odd$"):
         split(data, name)
 
 

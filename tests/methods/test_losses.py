@@ -1,0 +1,63 @@
+"""Losses and statistics against loops and known cases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from methods.losses import effective_rank, koleo, masked_mean, patch_normalised, spread
+
+
+def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_row():
+    x = torch.randn(7, 5, dtype=torch.float64)
+    x[3] = 2 * x[0] + 0.01  # a near neighbour once lengths are taken away
+    logs = []
+    for i in range(7):
+        a = x[i] / x[i].norm()
+        logs.append(math.log(min(float((a - x[j] / x[j].norm()).norm()) for j in range(7) if j != i) + 1e-6))
+    assert float(koleo(x)) == pytest.approx(-sum(logs) / 7, abs=1e-12)
+
+
+def test_koleo_pushes_neighbours_apart_and_is_finite_for_equal_rows():
+    x = torch.randn(6, 3, requires_grad=True)
+    before = koleo(x)
+    (gradient,) = torch.autograd.grad(before, x)
+    assert koleo(x.detach() - 0.01 * gradient) < before
+    same = torch.ones(4, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(koleo(same), same)
+    assert torch.isfinite(koleo(same)) and torch.isfinite(gradient).all()
+
+
+def test_patches_are_normalised_by_their_unbiased_variance():
+    x = torch.randn(4, 12, dtype=torch.float64) * 3 + 1
+    for row, got in zip(x.tolist(), patch_normalised(x).tolist()):
+        mean = sum(row) / 12
+        variance = sum((v - mean) ** 2 for v in row) / 11
+        assert got == pytest.approx([(v - mean) / math.sqrt(variance + 1e-6) for v in row], abs=1e-12)
+    assert patch_normalised(torch.full((1, 12), 0.5)).abs().max() == 0
+
+
+def test_masked_mean_of_nothing_is_zero_with_zero_gradient():
+    x = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    assert masked_mean(x, torch.tensor([True, False, True])) == 3.5
+    nothing = masked_mean(x, torch.zeros(3, dtype=torch.bool))
+    nothing.backward()
+    assert nothing == 0 and x.grad is not None and x.grad.abs().max() == 0
+
+
+def test_collapsed_features_have_no_spread_and_rank_one():
+    same = torch.randn(1, 8).expand(20, 8)
+    assert spread(same) == pytest.approx(0, abs=1e-6)
+    assert effective_rank(torch.ones(20, 8)) == pytest.approx(1)
+    line = torch.linspace(-1, 1, 20)[:, None] * torch.randn(1, 8) + 5
+    assert effective_rank(line) == pytest.approx(1, abs=1e-3)
+
+
+def test_features_in_all_directions_have_full_spread_and_rank():
+    axes = torch.cat([torch.eye(8), -torch.eye(8)])
+    assert spread(axes) == pytest.approx(1)
+    assert effective_rank(axes) == pytest.approx(8)
+    assert effective_rank(axes[:, :5] @ torch.eye(5, 8)) == pytest.approx(5, rel=1e-4)
+    assert spread(10 * axes) == pytest.approx(1)

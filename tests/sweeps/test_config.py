@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from methods.base import all_methods
+from skeletons.errors import BadInput
+from sweeps.config import Config, compose, differing, from_yaml, options, to_yaml
+
+
+@pytest.mark.parametrize("scale", options("scale"))
+@pytest.mark.parametrize("method", options("method"))
+def test_every_method_composes_at_every_scale(method, scale):
+    config = compose([f"method={method}", f"scale={scale}"])
+    assert config.method.name == method
+    assert config.scale == scale
+    assert type(config.method) is all_methods()[method].Config
+
+
+def test_every_method_has_a_file_in_the_configuration():
+    assert set(options("method")) == set(all_methods())
+
+
+@pytest.mark.parametrize("group", ["data", "masking", "augment", "train", "protocol", "setting", "ablation"])
+def test_every_option_of_a_group_composes(group):
+    for name in options(group):
+        extra = ["data.split=xsub"] if name == "archive" else []
+        assert isinstance(compose([f"{group}={name}", *extra]), Config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["metod=slim"], "'method'"),
+        (["method=slm"], "did you mean 'slim'"),
+        (["ablation=smt"], "did you mean 'stm'"),
+        (["train.learning_rate=1"], "unknown key 'train.learning_rate'"),
+        (["train.btch=3"], "did you mean 'train.batch'"),
+        (["method.lamda_glcl=3"], "did you mean 'method.lambda_glcl'"),
+        (["train.lr=abc"], "train.lr"),
+        (["backbone.depth=2.5"], "backbone.depth"),
+        (["scale"], "KEY=VALUE"),
+        (["method=mamp", "method.lambda_glcl=1"], "unknown key"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_one_line(overrides, message):
+    with pytest.raises(BadInput) as caught:
+        compose(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_precedence_is_method_setting_scale_command_line():
+    assert compose(["method=mamp", "scale=paper"]).views.frames == 120
+    assert compose(["method=mamp", "setting=matched", "scale=paper"]).views.frames == 64
+    assert compose(["method=mamp", "setting=matched", "scale=small"]).views.frames == 32
+    assert compose(["method=mamp", "scale=small", "views.frames=16"]).views.frames == 16
+    assert compose(["method=mamp", "masking=tube"]).masking.strategy == "tube"
+
+
+def test_the_papers_constants_are_there():
+    slim = compose(["method=slim", "scale=paper"])
+    assert (slim.backbone.width, slim.backbone.depth, slim.backbone.heads) == (256, 8, 8)
+    assert (slim.heads.prototypes, slim.heads.hidden, slim.heads.bottleneck) == (65536, 2048, 256)
+    assert (slim.train.batch, slim.train.lr, slim.train.min_lr, slim.teacher.momentum) == (768, 2e-4, 1e-6, 0.994)
+    assert slim.masking.ratio == [0.5, 0.9]
+    assert [(v.frames, v.crops) for v in slim.views.locals] == [(32, 2), (16, 2), (8, 2)]
+    mamp = compose(["method=mamp", "scale=paper"])
+    assert (mamp.masking.ratio, mamp.masking.tau, mamp.backbone.patch) == (0.9, 0.8, 4)
+    assert (mamp.train.batch, mamp.train.lr, mamp.train.min_lr) == (128, 1e-3, 5e-4)
+
+
+@pytest.mark.parametrize("method", options("method"))
+def test_a_configuration_survives_the_way_to_text_and_back(method):
+    config = compose([f"method={method}", "masking.ratio=0.7", "seeds=[1,2]"])
+    assert from_yaml(to_yaml(config)) == config
+
+
+def test_only_fields_that_differ_from_their_defaults_are_kept():
+    assert differing(Config().train, None) == {}
+    assert differing(compose(["train.lr=5e-3", "scale=paper"]).train, None)["lr"] == 5e-3

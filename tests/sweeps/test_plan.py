@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+
+from skeletons.errors import BadInput
+from sweeps.plan import grid_cells, make_plan
+
+
+def identities(overrides: list[str]) -> dict[str, str]:
+    return {w.cell: w.pretraining for w in make_plan(overrides)[1]}
+
+
+def test_table_6_has_its_five_cells_and_two_floors(tiny):
+    works = make_plan([*tiny, "ablation=stm"])[1]
+    assert [w.cell for w in works] == [
+        *("raw", "untrained"),
+        *("no-global", "limited-global", "no-local", "limited-local", "dual"),
+    ]
+    assert len({w.pretraining for w in works}) == 7
+    strategies = {w.cell: (w.config.masking.global_view, w.config.masking.local_view) for w in works}
+    assert strategies["no-global"] == ("none", "tube")
+    assert strategies["limited-global"] == ("motion", "tube")
+    assert strategies["dual"] == ("tube", "tube")
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    ["workers=2", "train.log_every=3", "train.checkpoint_seconds=1", "train.evaluations=2", "masking.tau=0.5"],
+)
+def test_what_cannot_change_a_result_stays_out_of_its_identity(tiny, neutral):
+    assert identities([*tiny, "method=slim"]) == identities([*tiny, "method=slim", neutral])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "train.lr=1e-3",
+        "train.length=7 steps",
+        "threads=2",
+        "seeds=[1]",
+        "masking.ratio=0.5",
+        "masking.local_probability=1.0",
+        "masking.strategy=motion",
+        "augment.yaw=0.3",
+        "backbone.mlp=swiglu",
+        "teacher.half_life=0.1",
+        "method.lambda_glcl=2",
+        "views.crop_low=0.4",
+        "data.split=xview",
+    ],
+)
+def test_what_can_change_a_result_changes_its_identity(tiny, changed):
+    assert identities([*tiny, "method=slim"])["slim"] != identities([*tiny, "method=slim", changed])["slim"]
+
+
+def test_tau_matters_where_motion_is_masked_and_only_there(tiny):
+    for strategy, same in (("motion", False), ("tube", True)):
+        line = [*tiny, "method=slim", f"masking.strategy={strategy}"]
+        assert (identities(line) == identities([*line, "masking.tau=0.5"])) is same
+
+
+def test_a_field_of_another_method_invalidates_nothing(tiny):
+    line = [*tiny, "method=mamp"]
+    assert identities(line) == identities([*line, "heads.prototypes=8", "teacher.momentum=0.9"])
+
+
+def test_the_same_length_in_other_words_is_the_same_run(tiny):
+    line = [*tiny, "method=mamp"]
+    assert identities(line) == identities([*line, "train.length=48 clips"])
+
+
+def test_cells_with_equal_meaning_share_their_encoder(tiny):
+    dual = identities([*tiny, "ablation=stm"])["dual"]
+    assert identities([*tiny, "method=slim"])["slim"] == dual
+
+
+def test_the_command_line_wins_over_the_cell(tiny):
+    works = make_plan([*tiny, "ablation=stm", "masking.local_view=none"])[1]
+    assert all(w.config.masking.local_view == "none" for w in works)
+
+
+def test_a_grid_crosses_its_values(tiny):
+    plain, cells = grid_cells(["method=slim", "grid.masking.ratio=0.5,0.7", "grid.train.lr=1e-4,2e-4"])
+    assert plain == ["method=slim"]
+    assert list(cells.values())[1] == ["masking.ratio=0.5", "train.lr=2e-4"]
+    works = make_plan([*tiny, "grid.masking.ratio=0.5,0.7"])[1]
+    assert [w.config.masking.ratio for w in works[-2:]] == [0.5, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=mamp", "masking=none"], "no loss without hidden tokens"),
+        (["masking.strategy=tubes"], "did you mean 'tube'"),
+        (["masking.ratio=1.5"], "masking.ratio=1.5"),
+        (["masking.ratio=high"], "masking.ratio=high"),
+        (["views.frames=30"], "multiple of backbone.patch"),
+        (["backbone.heads=3"], "divisible"),
+        (["train.length=many epochs"], "write a number"),
+        (["train.precision=fp8"], "train.precision"),
+        (["augment.rotation=awre"], "did you mean 'aware'"),
+        (["protocol.names=[lineer]"], "did you mean 'linear'"),
+        (["data.split=xsubb"], "has no split"),
+        (["grid.masking.ratio=0.5,,"], "grid.KEY"),
+        (["splits=[xsub,nothing]"], "has no split"),
+        (["protocol.pooling=max"], "pooling"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_before_anything_runs(tiny, overrides, message):
+    with pytest.raises(BadInput) as caught:
+        make_plan([*tiny, *overrides])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
