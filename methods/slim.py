@@ -202,6 +202,7 @@ class Slim(Method):
         teacher: PrototypeHead,
         targets: Tensor,
         weights: Tensor | None = None,
+        real: Tensor | None = None,
     ) -> Tensor:
         c = self.config
         return prototype_cross_entropy(

@@ -71,7 +71,7 @@ def mask_of(model, batch, strategy, draws):
 
 def literal_mfm(model, multi, draws):
     batch = multi["global"]
-    mask, context = mask_of(model, batch, model.mask_global, draws.fork("global"))
+    mask, _ = mask_of(model, batch, model.mask_global, draws.fork("global"))
     student = model.student.encoder(batch.joints[:, 0], hidden=mask).patches
     teacher = model.teacher.encoder(batch.joints[:, 0]).patches
     seen = observed_patches(batch.observed[:, 0], 4)

@@ -90,7 +90,9 @@ def test_lengths_are_said_in_steps_epochs_clips_or_shares_of_the_run(length, ste
     assert steps_in(length, batch=10, clips=100, run=5000) == steps
 
 
-@pytest.mark.parametrize("length", ["", "20", "20 epoch", "epochs 20", "-1 steps", "many steps", "nan steps", "inf steps"])
+@pytest.mark.parametrize(
+    "length", ["", "20", "20 epoch", "epochs 20", "-1 steps", "many steps", "nan steps", "inf steps"]
+)
 def test_a_length_that_says_nothing_is_refused(length):
     with pytest.raises(BadInput, match="write a number and one of steps, epochs, clips, run"):
         steps_in(length, 10, 100, 5000)
@@ -117,7 +119,7 @@ def test_each_clip_is_seen_once_a_pass(batch, clips):
     passes = rows.view(-1, clips)
     assert all(sorted(p.tolist()) == list(range(clips)) for p in passes)
     assert len({tuple(p.tolist()) for p in passes}) > 1
-    again = torch.cat([batch_clips(step, batch, clips, 0) for step in range(steps)])  # any step, without what was before
+    again = torch.cat([batch_clips(step, batch, clips, 0) for step in range(steps)])  # knowing no earlier step
     assert torch.equal(rows, again)
     if clips > 3:
         assert not torch.equal(rows[:clips], torch.cat([batch_clips(s, 1, clips, 1) for s in range(clips)]))
@@ -284,12 +286,12 @@ KILLED = """
             heads=HeadConfig(prototypes=16, hidden=16, bottleneck=8),
             views=views,
             masking=MaskingConfig(strategy="tube"),
-            steps=80,
+            steps=60,
         )
     )
     augmentation = Augmentation(AugmentConfig(), clips.topology)
     sampler = Sampler(ClipTensors(clips), views, augmentation, slim.multi_view, slim.one_person)
-    config = TrainConfig(length="80 steps", batch=4, warmup="8 steps", log_every=1, evaluations=2, checkpoint_seconds=0)
+    config = TrainConfig(length="60 steps", batch=4, warmup="8 steps", log_every=1, evaluations=2, checkpoint_seconds=0)
     train(method, sampler, config, seed=0, folder=folder, identity="killed")
     save_encoder(folder / "encoder.safetensors", method.kept)
 """
@@ -310,12 +312,12 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_encoder(clips: Clips
 
     undisturbed, victim = start("undisturbed"), start("killed")
     metrics = tmp_path / "killed" / "metrics.jsonl"
-    at = 3 + time.time_ns() % 40  # the step after which it is killed, somewhere in the middle of the next ones
+    at = 3 + time.time_ns() % 30  # the step after which it is killed, somewhere in the middle of the next ones
     try:
         while victim.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) >= at):
             time.sleep(0.001)
         time.sleep(time.time_ns() % 10_000 / 1e6)
-        os.kill(victim.pid, signal.SIGKILL)
+        victim.send_signal(signal.SIGKILL)
         assert victim.wait() == -signal.SIGKILL, "it had finished before it was killed"
         assert not (tmp_path / "killed" / "encoder.safetensors").exists()
         assert start("killed").wait() == 0
@@ -330,7 +332,7 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_encoder(clips: Clips
         [json.loads(line) for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
         for f in ("undisturbed", "killed")
     ]
-    assert len(lines[0]) == 80 and without_speed(lines[0]) == without_speed(lines[1])
+    assert len(lines[0]) == 60 and without_speed(lines[0]) == without_speed(lines[1])
 
 
 # --- what is not finite
@@ -374,6 +376,6 @@ def test_training_stops_where_it_is_not_finite_and_keeps_the_last_good_checkpoin
 
 def test_training_that_fails_at_once_says_that_nothing_was_saved(parts, sampler, tmp_path):
     model = Fragile(parts("mamp"), 0, "loss")
-    with pytest.raises(TrainingFailed, match="at step 1 .*nothing was saved yet"):
+    with pytest.raises(TrainingFailed, match=r"at step 1 .*nothing was saved yet"):
         train(model, sampler(model), SHORT, 0, tmp_path)
     assert list(tmp_path.iterdir()) == []
