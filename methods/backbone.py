@@ -34,7 +34,7 @@ class EncoderConfig:
         mlp: gelu or swiglu.
         mlp_hidden: its hidden width; 0 means 4 x width (gelu) or 8/3 x width rounded up to 8 (swiglu).
         norm_eps: of every LayerNorm.
-        init: trunc_normal (std 0.02; DINOv2) or xavier (MAE).
+        init: trunc_normal (std 0.02 at width 256; DINOv2) or xavier (MAE).
         mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.
@@ -172,14 +172,19 @@ class Block(nn.Module):
         return x * keep / (1 - self.drop)
 
 
-def initialise(module: nn.Module, init: str) -> None:
-    """Initialise every Linear and LayerNorm of `module`: trunc_normal (std 0.02) or xavier weights, zero biases."""
+def initialise(module: nn.Module, init: str, width: int = 256) -> None:
+    """Initialise every Linear of `module`: trunc_normal or xavier weights, zero biases.
+
+    The normal's std is 0.02 at the papers' width, 256, and grows as its fan-in shrinks, so that a narrow encoder's
+    activations have the same scale; at 0.02 they would be so small that the first steps decide everything.
+    """
+    std = 0.02 * (256 / width) ** 0.5
     for m in module.modules():
         if isinstance(m, nn.Linear):
             if init == "xavier":
                 nn.init.xavier_uniform_(m.weight)
             else:
-                nn.init.trunc_normal_(m.weight, std=0.02)
+                nn.init.trunc_normal_(m.weight, std=std)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
 
@@ -210,7 +215,7 @@ class Encoder(nn.Module):
         hidden = c.hidden_width()
         self.blocks = nn.ModuleList(Block(c.width, c.heads, hidden, c.mlp, c.norm_eps, r) for r in rates)
         self.norm = nn.LayerNorm(c.width, c.norm_eps)
-        initialise(self, c.init)
+        initialise(self, c.init, c.width)
         for p in (self.joint, self.time):
             if p is not None:
                 nn.init.trunc_normal_(p, std=0.02)

@@ -59,20 +59,17 @@ def save_encoder(path: Path, encoder: Encoder, about: dict[str, str] | None = No
 
     t = encoder.topology
     header = {
-        "skelbench": json.dumps(
-            {
-                "format": FORMAT,
-                "encoder": asdict(encoder.config),
-                "frames": encoder.frames,
-                "topology": {"joints": t.joints, "parents": t.parents, "name": t.name},
-                "masked": encoder.mask_token is not None,
-            }
-        ),
-        **(about or {}),
+        "format": FORMAT,
+        "encoder": asdict(encoder.config),
+        "frames": encoder.frames,
+        "topology": {"joints": t.joints, "parents": t.parents, "name": t.name},
+        "masked": encoder.mask_token is not None,
+        "about": about or {},
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, header)
+        # One entry: safetensors writes several in no fixed order, and equal encoders should be equal files.
+        save_file(tensors, temporary, {"skelbench": json.dumps(header)})
 
 
 def load_encoder(path: Path, device: torch.device | str = "cpu") -> Encoder:

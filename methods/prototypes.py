@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -37,15 +37,21 @@ class HeadConfig:
 
     Attributes:
         prototypes: number of prototypes K.
+        patch_prototypes: K of the head for patch tokens; 0 means `prototypes`, as in the paper.
         hidden: channels of the MLP's hidden layers.
         bottleneck: channels d of the vectors compared with the prototypes.
         layers: linear layers of the MLP, at least 1.
     """
 
     prototypes: int = 65536
+    patch_prototypes: int = 0
     hidden: int = 2048
     bottleneck: int = 256
     layers: int = 3
+
+    def for_patches(self) -> HeadConfig:
+        """The sizes of the patch tokens' head."""
+        return replace(self, prototypes=self.patch_prototypes or self.prototypes)
 
 
 class PrototypeHead(nn.Module):
@@ -64,13 +70,16 @@ class PrototypeHead(nn.Module):
         super().__init__()
         if config.layers < 1:
             raise ValueError(f"a prototype head needs at least 1 layer, got layers={config.layers}")
+        # 0.02 at the paper's width. Narrower layers need more: else biases soon outweigh what depends on the token, all
+        # vectors point the same way, and the teacher's targets are flat.
+        std = 0.02 * (2048 / config.hidden) ** 0.5
         widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
         self.mlp = nn.Sequential()
         for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
             if i:
                 self.mlp.append(nn.GELU())
             linear = nn.Linear(fan_in, fan_out)
-            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.trunc_normal_(linear.weight, std=std)
             nn.init.zeros_(linear.bias)
             self.mlp.append(linear)
         self.weight = nn.Parameter(torch.randn(config.prototypes, config.bottleneck))  # only its directions matter

@@ -67,7 +67,7 @@ class Branch(nn.Module):
         self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames, masked)
         width = parts.backbone.width
         self.cls_head = PrototypeHead(width, parts.heads) if glcl else None
-        self.patch_head = PrototypeHead(width, parts.heads) if mfm else None
+        self.patch_head = PrototypeHead(width, parts.heads.for_patches()) if mfm else None
 
 
 class Slim(Method):

@@ -1,8 +1,10 @@
 """`python reports/make.py [table=stm] [data=nwucla] [scale=small] [plan=NAME] [runs=DIR] [out=DIR]`: print tables from
-the records and write them as text, Markdown, CSV and LaTeX. It never trains; what is missing shows as missing."""
+the records and write them as text, Markdown, CSV and LaTeX to reports/out (or out=, or $SKELBENCH_OUT). It never
+trains; what is missing shows as missing."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         if key not in KEYS:
             raise unknown("argument", key, KEYS)
     records = Records(wanted.get("runs", "runs"))
-    out = Path(wanted.get("out", ROOT / "reports" / "out"))
+    out = Path(wanted.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
     for plan in chosen_plans(records, wanted):
         table = ablation_table(plan, records)
         print("\n" + as_text(table), end="")

@@ -221,6 +221,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
         yield temporary / path.name
+        if (temporary / path.name).is_file():
+            (temporary / path.name).chmod(0o644)  # safetensors writes files that only their owner can read
         os.replace(temporary / path.name, path)
     except OSError as error:
         if error.errno in FULL or "requested and" in str(error):  # NumPy's words for a write cut short, no errno

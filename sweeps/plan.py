@@ -182,6 +182,8 @@ def _check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.range()
+    if config.protocol.pooling not in ("native", *features.POOLINGS):
+        raise unknown("protocol.pooling", config.protocol.pooling, ("native", *features.POOLINGS))
     if config.views.frames % config.backbone.patch:
         raise BadInput(
             f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"

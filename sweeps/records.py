@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -71,6 +72,9 @@ class Records:
                     break
                 except BlockingIOError:
                     time.sleep(wait)
+            for unfinished in folder.glob(".*.*"):  # what an owner that was killed was writing
+                if unfinished.is_dir():
+                    shutil.rmtree(unfinished, ignore_errors=True)
             yield folder
 
     def is_owned(self, identity: str) -> bool:

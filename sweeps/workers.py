@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +93,10 @@ def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], Non
 
 
 def _child(journal: Path, name: str, root: Path, number: int, events: Any) -> None:
-    """A worker process."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """A worker process; it does not outlive its parent, even one that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     try:
         pull(journal, name, Records(root), events.put)
     except KeyboardInterrupt:
@@ -139,8 +143,6 @@ def run_all(journal: Path, name: str, works: Sequence[Work], records: Records, w
 
 def _in_this_process(journal: Path, name: str, records: Records) -> Iterator[Event]:
     """Events of `pull`, through a thread so that they arrive while it works."""
-    import threading
-
     events: queue.Queue[Event | None] = queue.Queue()
 
     def work() -> None:

@@ -35,9 +35,7 @@ def run(quick: bool = False) -> list[dict]:
         clip = (draws.uniform(size) * len(store)).long()
         length = (store.length[clip] * (0.5 + 0.5 * draws.uniform(size))).long().clamp(min=8)
         begin = (draws.uniform(size) * (store.length[clip] - length + 1)).long()
-        same = torch.equal(
-            one_by_one(store, clip, begin, length, 64), resample(store, clip, begin, length, 64)[0]
-        )
+        same = torch.equal(one_by_one(store, clip, begin, length, 64), resample(store, clip, begin, length, 64)[0])
         assert same, "the loop must do the same arithmetic"
         times = seconds(
             {

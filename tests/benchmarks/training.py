@@ -23,7 +23,9 @@ def run(quick: bool = False) -> list[dict]:
             if cls.trains:
                 steps[name] = _step(name, scale)
         for name, taken in seconds(steps, 3 if quick else 8).items():
-            rows.append({"benchmark": f"training step, {name}, scale={scale}", "measure": "clips/s", "value": 64 / taken})
+            rows.append(
+                {"benchmark": f"training step, {name}, scale={scale}", "measure": "clips/s", "value": 64 / taken}
+            )
     return rows
 
 

@@ -309,10 +309,13 @@ def test_too_large_a_mask_gives_random_tokens_back():
     assert (share[5:] - 5 / 45).abs().max() < 0.04
 
 
-def test_hidden_tokens_are_numbered_in_time_major_order():
-    mask = torch.rand(3, 4, 5) < 0.4
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_hidden_tokens_are_numbered_in_time_major_order_and_filled_to_few_lengths(share):
+    mask = torch.rand(3, 4, 5) < share
     expected = [s * 20 + t * 5 + j for s, t, j in itertools.product(range(3), range(4), range(5)) if mask[s, t, j]]
-    assert hidden_index(mask, (0.5, 0.9)).tolist() == expected
+    filled, real = hidden_index(mask, (0.5, 0.9))
+    assert filled[real].tolist() == expected and not filled[~real].any()
+    assert len(filled) == len(real) and len(filled) % 4 == 0 and len(filled) < len(expected) + 4  # 60 tokens / 16
 
 
 # --- which methods they serve

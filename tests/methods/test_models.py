@@ -136,6 +136,14 @@ def test_the_configuration_is_plain_data(name, parts):
     assert all(section.split(".")[0] in vars(parts(name)) or section in ("augment", "train") for section in cls.reads)
 
 
+@pytest.mark.parametrize("name", all_methods())
+def test_every_method_has_an_encoder_for_its_body(name, method):
+    model = method(name, OPENNI)
+    tokens = model.kept.eval()(torch.randn(2, 16, 15, 3)).patches
+    assert tokens.shape == (2, 4, 15, 16) and tokens.isfinite().all()
+    assert model.name == name
+
+
 # --- persons
 
 

@@ -79,7 +79,7 @@ def test_equals_the_plain_formula(views, chunk, weighted):
 @pytest.mark.parametrize("chunk", [50, 10**6])
 def test_gradients_through_the_head(chunk):
     torch.manual_seed(0)
-    head, teacher = (PrototypeHead(6, HeadConfig(K, 16, WIDTH)).double() for _ in range(2))
+    head, teacher = (PrototypeHead(6, HeadConfig(K, hidden=16, bottleneck=WIDTH)).double() for _ in range(2))
     for weight in head.mlp.parameters():
         torch.nn.init.normal_(weight)  # at std 0.02 and these widths, gradients would be tiny
     x = torch.randn(ROWS, 6, dtype=torch.float64)
@@ -93,7 +93,7 @@ def test_gradients_through_the_head(chunk):
 
 
 def test_head_makes_unit_vectors_and_plain_logits():
-    head = PrototypeHead(6, HeadConfig(K, 16, WIDTH))
+    head = PrototypeHead(6, HeadConfig(K, hidden=16, bottleneck=WIDTH))
     x = torch.randn(2, 5, 6)
     assert_equal([head(x).norm(dim=-1), head.prototypes().norm(dim=-1)], [torch.ones(2, 5), torch.ones(K)], 1e-6)
     assert head.logits(x).shape == (2, 5, K)

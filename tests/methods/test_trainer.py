@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from methods.backbone import Encoder, EncoderConfig
-from methods.base import Method, build
+from methods.base import Method, all_methods, build
 from methods.checkpoint import load_encoder
 from methods.trainer import (
     TrainConfig,
@@ -29,7 +30,7 @@ from methods.trainer import (
     steps_in,
     train,
 )
-from skeletons.clips import Clips
+from skeletons.clips import Clips, write_store
 from skeletons.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ def run(parts, sampler):
 
     def make(name="mamp", config=SHORT, folder=None, stop=None, seed=0, **kwargs):
         torch.manual_seed(seed)
-        model = build(parts(name, masking={"strategy": "random"}))
+        model = build(parts(name, backbone={"drop_path": 0.2}))
 
         def told(step, steps, metrics):
             if step == stop:
@@ -169,7 +170,7 @@ def test_settings_that_cannot_be_trained_with_are_refused(field, message, run):
 # --- what is logged
 
 
-def test_lines_evaluators_and_the_collapse_watch(run):
+def test_lines_evaluators_and_the_collapse_watch(run, sampler):
     asked = []
 
     def evaluator(encoder, step):
@@ -187,6 +188,8 @@ def test_lines_evaluators_and_the_collapse_watch(run):
         assert line.get("knn") == (10.0 * line["step"] if evaluated else None)
         assert all((name in line) == evaluated for name in ("feature_spread", "feature_rank"))
     assert model.training
+    now = dict(collapse_watch(model.eval().kept, sampler(model)))
+    assert {name: lines[-1][name] for name in now} == now  # of the teacher, in evaluation mode
 
 
 def test_evaluations_change_no_weight(run):
@@ -207,6 +210,14 @@ def test_the_collapse_watch_sees_a_collapse(parts, sampler):
     collapsed = dict(collapse_watch(model.kept, sampler(model)))
     assert collapsed["feature_spread"] < 1e-3 < healthy["feature_spread"]
     assert collapsed["feature_rank"] < 1.5 < healthy["feature_rank"]
+
+
+@pytest.mark.parametrize("name", [name for name, cls in all_methods().items() if cls.trains])
+def test_bfloat16_trains_about_as_float32_and_keeps_float32_weights(name, run):
+    (model, half), (_, full) = (run(name, dataclasses.replace(SHORT, precision=p)) for p in ("bf16", "fp32"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.1)
+    assert half[0]["loss"] != full[0]["loss"]
 
 
 def test_metrics_are_a_file_of_json_lines(run, tmp_path):
@@ -286,53 +297,49 @@ KILLED = """
             heads=HeadConfig(prototypes=16, hidden=16, bottleneck=8),
             views=views,
             masking=MaskingConfig(strategy="tube"),
-            steps=60,
+            steps=30,
         )
     )
     augmentation = Augmentation(AugmentConfig(), clips.topology)
     sampler = Sampler(ClipTensors(clips), views, augmentation, slim.multi_view, slim.one_person)
-    config = TrainConfig(length="60 steps", batch=4, warmup="8 steps", log_every=1, evaluations=2, checkpoint_seconds=0)
+    config = TrainConfig(length="30 steps", batch=4, warmup="3 steps", log_every=1, evaluations=2, checkpoint_seconds=0)
     train(method, sampler, config, seed=0, folder=folder, identity="killed")
     save_encoder(folder / "encoder.safetensors", method.kept)
 """
 
 
-def test_a_run_killed_at_a_random_moment_ends_with_the_same_encoder(clips: Clips, tmp_path):
-    from skeletons.clips import write_store
-
+def test_a_run_killed_at_a_random_moment_ends_with_the_same_encoder(clips: Clips, tmp_path, monkeypatch):
     arrays = {"joints": clips.original(), "offsets": clips.offsets, "class_names": clips.class_names, "fps": clips.fps}
     write_store(tmp_path / "store", {**arrays, **clips.table}, clips.topology, {"name": "x", "source": "x"})
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(KILLED))
+    undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
+    command = [sys.executable, script, killed, tmp_path / "store"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def start(folder: str) -> subprocess.Popen:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen([sys.executable, script, tmp_path / folder, tmp_path / "store"], env=environment)
+    at = 2 + time.time_ns() % 12  # the step after which it is killed, somewhere in the middle of the next ones
+    metrics = killed / "metrics.jsonl"
+    with subprocess.Popen(command, env=environment) as victim:
+        try:
+            while victim.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) >= at):
+                time.sleep(0.001)
+            time.sleep(time.time_ns() % 10_000 / 1e6)
+        finally:
+            victim.send_signal(signal.SIGKILL)
+    assert victim.returncode == -signal.SIGKILL, "it had ended before it was killed"
+    assert not (killed / "encoder.safetensors").exists()
+    subprocess.run(command, env=environment, check=True)
+    monkeypatch.setattr(sys, "argv", ["train.py", str(undisturbed), str(tmp_path / "store")])
+    runpy.run_path(str(script))
 
-    undisturbed, victim = start("undisturbed"), start("killed")
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    at = 3 + time.time_ns() % 30  # the step after which it is killed, somewhere in the middle of the next ones
-    try:
-        while victim.poll() is None and not (metrics.is_file() and len(metrics.read_text().splitlines()) >= at):
-            time.sleep(0.001)
-        time.sleep(time.time_ns() % 10_000 / 1e6)
-        victim.send_signal(signal.SIGKILL)
-        assert victim.wait() == -signal.SIGKILL, "it had finished before it was killed"
-        assert not (tmp_path / "killed" / "encoder.safetensors").exists()
-        assert start("killed").wait() == 0
-        assert undisturbed.wait() == 0
-    finally:
-        for process in (undisturbed, victim):
-            process.kill()
-            process.wait()
-    whole, continued = (load_encoder(tmp_path / f / "encoder.safetensors") for f in ("undisturbed", "killed"))
-    assert same_weights(whole, continued), f"killed after step {at}"
+    files = [folder / "encoder.safetensors" for folder in (undisturbed, killed)]
+    assert same_weights(*map(load_encoder, files)), f"killed after step {at}"
+    assert files[0].read_bytes() == files[1].read_bytes()
     lines = [
-        [json.loads(line) for line in (tmp_path / f / "metrics.jsonl").read_text().splitlines()]
-        for f in ("undisturbed", "killed")
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (undisturbed, killed)
     ]
-    assert len(lines[0]) == 60 and without_speed(lines[0]) == without_speed(lines[1])
+    assert len(lines[0]) == 30 and without_speed(lines[0]) == without_speed(lines[1])
 
 
 # --- what is not finite

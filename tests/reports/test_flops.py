@@ -82,7 +82,9 @@ def test_decoder(config: DecoderConfig, grid: tuple[int, int], visible: int, val
     assert counted(lambda: decoder(tokens, at)) == 3 * expected
 
 
-@pytest.mark.parametrize("config", [HeadConfig(128, 256, 64), HeadConfig(32, 48, 16, 1), HeadConfig(8, 64, 32, 4)])
+@pytest.mark.parametrize(
+    "config", [HeadConfig(128, 0, 256, 64), HeadConfig(32, 0, 48, 16, 1), HeadConfig(8, 0, 64, 32, 4)]
+)
 def test_head(config: HeadConfig):
     head = PrototypeHead(40, config).to("meta")
     assert counted(lambda: head(torch.empty(7, 40, device="meta"))) == head_flops(config, 40, 7)
@@ -90,7 +92,7 @@ def test_head(config: HeadConfig):
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_prototypes(views: int):
-    config, rows = HeadConfig(128, 256, 64), 11
+    config, rows = HeadConfig(128, 0, 256, 64), 11
 
     def unit(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, config.bottleneck, device="meta", requires_grad=True)

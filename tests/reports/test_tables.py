@@ -1,0 +1,120 @@
+"""Intervals, tables and their formats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reports.intervals import difference, estimate
+from reports.make import main
+from reports.tables import Table, ablation_table, as_csv, as_latex, as_markdown, as_text, published_cells
+from sweeps.records import Records, write_json
+
+TABLE = Table(
+    "t", "A & B", ["cell", "what differs", "1-NN"], [["a_b", "x", "50.0 ±2.0"], ["raw", "", "40.0"]], ["note 5 %"], 1
+)
+
+
+def scores(right: int, wrong: int) -> np.ndarray:
+    return np.array([1] * right + [0] * wrong, np.int8)
+
+
+def test_with_three_seeds_the_interval_is_students_t_over_seeds():
+    found = estimate([scores(50, 50), scores(54, 46), scores(52, 48)])
+    low, high = stats.t.interval(0.95, 2, loc=52, scale=np.std([50, 54, 52], ddof=1) / np.sqrt(3))
+    assert found.how == "seeds" and found.seeds == 3
+    assert (found.mean, found.low, found.high) == pytest.approx((52, low, high))
+
+
+def test_with_one_seed_the_interval_is_a_bootstrap_over_clips_and_says_so():
+    found = estimate([scores(300, 200)])
+    error = 1.96 * 100 * np.sqrt(0.6 * 0.4 / 500)
+    assert found.how == "clips"
+    assert (found.low, found.high) == pytest.approx((60 - error, 60 + error), abs=0.5)
+
+
+def test_two_seeds_are_too_few_for_an_interval_over_seeds():
+    assert estimate([scores(5, 5), scores(6, 4)]).how == "clips"
+
+
+def test_differences_are_paired_by_clip():
+    same = {0: {"correct": "1100" * 50}}
+    assert difference(same, same).half == 0
+    other = {0: {"correct": "1010" * 50}}
+    gap = difference(same, other)
+    assert gap.mean == 0 and gap.half > 5 and not gap.excludes_zero()
+    assert difference(same, {1: {"correct": "1"}}) is None
+
+
+def test_the_published_numbers_of_table_6_are_there():
+    cells = published_cells("stm")
+    assert cells["dual"]["ntu60_xsub_top1"] == "87.7" and cells["no-global"]["cell_inferred"] == "yes"
+
+
+def test_text_fits_columns_and_separates_the_floors():
+    lines = as_text(TABLE).splitlines()
+    assert lines[0] == "A & B" and lines[-1] == "note 5 %"
+    assert lines[4].startswith("a_b") and set(lines[5]) == {"-"} and lines[6].startswith("raw")
+
+
+def test_markdown():
+    assert as_markdown(TABLE) == (
+        "### A & B\n\n| cell | what differs | 1-NN |\n|---|---|---:|\n| a_b | x | 50.0 ±2.0 |\n| raw |  | 40.0 |\n\n"
+        "- note 5 %\n"
+    )
+
+
+def test_csv():
+    assert as_csv(TABLE) == "cell,what differs,1-NN\na_b,x,50.0 ±2.0\nraw,,40.0\n# note 5 %\n"
+
+
+def test_latex_escapes_and_rules():
+    text = as_latex(TABLE)
+    assert r"a\_b & x & 50.0 $\pm$2.0 \\" in text and r"\caption{A \& B}" in text
+    assert text.index(r"\toprule") < text.index(r"a\_b") < text.rindex(r"\midrule") < text.index("raw")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Records of a plan whose second cell has no result and whose third failed."""
+    records = Records(tmp_path / "runs")
+    works = [
+        {"cell": cell, "split": "xsub", "seed": 0, "pretraining": f"p{i}", "judgements": {"retrieval": "j"}}
+        for i, cell in enumerate(["dual", "no-local", "no-global", "raw"])
+    ]
+    write_json(
+        records.plan_file("plan"),
+        {
+            **{"name": "plan", "command": "python sweeps/run.py ablation=stm", "ablation": "stm", "title": "T"},
+            **{"source": "S", "differs": {}, "reference": "dual", "data": "demo", "scale": "demo", "setting": "paper"},
+            **{"written": 1.0, "works": works},
+        },
+    )
+    for i, correct in ((0, "1110"), (3, "1000")):
+        result = {"top1": 100 * correct.count("1") / 4, "correct": correct, "protocol": "retrieval", "data": "demo"}
+        result |= {"fingerprint": "f", "split": "xsub", "pooling": "mean", "recipe": "1-NN", "selection": "last"}
+        write_json(records.result_file(f"p{i}", "j"), result | {"train_clips": 4, "test_clips": 4})
+    write_json(records.run("p2") / "failure.json", {"reason": "out of memory"})
+    return records
+
+
+def test_what_is_missing_shows_as_missing_and_what_failed_as_failed(runs):
+    import json
+
+    table = ablation_table(json.loads(runs.plan_file("plan").read_text()), runs)
+    rows = {row[0]: row for row in table.rows}
+    assert rows["dual"][3].startswith("75.0") and rows["dual"][1] == "87.7"
+    assert rows["no-local"][3] == "missing" and rows["no-global"][3] == "failed"
+    assert rows["raw"][4].startswith("-50.0")
+    assert any("bootstrap over test clips" in note for note in table.notes)
+
+
+def test_the_command_writes_every_format_and_refuses_unknown_arguments(runs, tmp_path, capsys):
+    assert main([f"runs={runs.root}", "table=stm", f"out={tmp_path / 'out'}"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["plan.csv", "plan.md", "plan.tex", "plan.txt"]
+    assert "75.0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="did you mean 'table'"):
+        main(["tabel=stm"])
+    with pytest.raises(ValueError, match="run python sweeps/run.py first"):
+        main([f"runs={runs.root}", "table=saa"])

@@ -1,0 +1,155 @@
+"""The command, end to end, at a size of seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from methods.checkpoint import load_encoder
+from sweeps import execute, run
+from sweeps.records import Records
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(line: list[str], **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "sweeps" / "run.py"), *line]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Tables go to the test's folder."""
+    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
+    return tmp_path / "out"
+
+
+def test_an_ablation_fills_its_table_once(tiny, tmp_path, table, capfd, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    line = [*tiny, "ablation=stm"]
+    assert run.main(line) == 0
+    printed = capfd.readouterr().out
+    for cell in ("no-global", "limited-global", "no-local", "limited-local", "dual", "untrained", "raw"):
+        assert f"\n{cell}" in printed
+    assert "87.7" in printed, "the published number of the full method stands beside the measured one"
+    assert "7 pieces: 0 were there, 7 done now" in printed
+    written = sorted(path.suffix for path in table.iterdir())
+    assert written == [".csv", ".md", ".tex", ".txt"]
+
+    records = Records(tmp_path / "runs")
+    encoders = sorted(records.root.glob("*/encoder.safetensors"))
+    assert len(encoders) == 6
+    assert not list(records.root.rglob("*.tmp")) and not list(records.root.rglob("checkpoint.pt"))
+    load_encoder(encoders[0])
+
+    def never(*arguments):
+        raise AssertionError("a second call must train nothing")
+
+    monkeypatch.setattr(execute, "pretrain", never)
+    monkeypatch.setattr(execute, "judge", never)
+    assert run.main(line) == 0
+    assert "7 pieces: 7 were there, 0 done now" in capfd.readouterr().out
+
+    (records.root / encoders[0].parent.name / "encoder.safetensors").unlink()
+    assert run.main(line) == 0, "results that are there do not need the encoder"
+
+
+def test_mlflow_shows_a_parent_and_a_nested_run_for_each_piece(tiny, tmp_path, table, capfd):
+    assert run.main([*tiny, "method=mamp"]) == 0
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("single runs")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if r.data.tags.get("kind") == "plan"]
+    nested = {r.data.tags["cell"]: r for r in runs if "cell" in r.data.tags}
+    assert len(parents) == 1 and set(nested) == {"raw", "untrained", "mamp"}
+    mamp = nested["mamp"]
+    assert mamp.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    assert mamp.data.params["train.length"] == "6 steps"
+    assert {"linear_top1", "retrieval_top1", "loss"} <= set(mamp.data.metrics)
+    assert [m.step for m in client.get_metric_history(mamp.info.run_id, "loss")] == [6]
+    names = {a.path for a in client.list_artifacts(mamp.info.run_id)}
+    assert {"config.yaml", "encoder.safetensors"} <= names
+
+
+def test_two_workers_give_the_same_encoders_as_one(tiny, tmp_path, table, capfd):
+    line = [*tiny, "method=mamp", "protocol=retrieval"]
+    assert run.main(line) == 0
+    other = [o.replace(str(tmp_path / "runs"), str(tmp_path / "two")) for o in line if not o.startswith("workers")]
+    assert run.main([*other, "workers=2"]) == 0
+    one = {p.parent.name: p.read_bytes() for p in (tmp_path / "runs").glob("*/encoder.safetensors")}
+    two = {p.parent.name: p.read_bytes() for p in (tmp_path / "two").glob("*/encoder.safetensors")}
+    assert one == two and len(one) == 2
+
+
+def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_weights(tiny, tmp_path, table):
+    line = [*tiny, "method=slim", "protocol=retrieval", "train.length=40 steps", "train.checkpoint_seconds=0"]
+    line += ["train.log_every=1", "ablation.floors=false"]
+    assert call(line).returncode == 0
+    (undisturbed,) = (tmp_path / "runs").glob("*/encoder.safetensors")
+
+    killed = [o.replace(str(tmp_path / "runs"), str(tmp_path / "killed")) for o in line]
+    killed[killed.index("workers=1")] = "workers=2"  # a worker process must not outlive its parent
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "sweeps" / "run.py"), *killed], stdout=subprocess.PIPE, start_new_session=True
+    )
+    folder = tmp_path / "killed" / undisturbed.parent.name
+    for _ in range(600):
+        lines = folder / "metrics.jsonl"
+        if lines.is_file() and len(lines.read_text().splitlines()) >= 8:
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (folder / "encoder.safetensors").is_file(), "the kill came too late to test anything"
+    for _ in range(100):
+        if not Records(tmp_path / "killed").is_owned(folder.name):
+            break
+        time.sleep(0.1)
+    assert not Records(tmp_path / "killed").is_owned(folder.name), "a worker lives on after its parent died"
+
+    again = call(killed)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "encoder.safetensors").read_bytes() == undisturbed.read_bytes()
+    steps = [json.loads(text)["step"] for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 41))
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, table, capfd):
+    assert run.main([*tiny, "method=mamp", "train.lr=1e30", "train.clip_norm=0", "protocol=retrieval"]) == 1
+    shown = capfd.readouterr()
+    assert "not finite at step" in shown.err
+    assert "failed" in shown.out and "untrained" in shown.out
+    failures = list((tmp_path / "runs").glob("*/failure.json"))
+    assert len(failures) == 1 and "not finite" in json.loads(failures[0].read_text())["reason"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["method=slm"], "did you mean 'slim'"),
+        (["data=archive", "data.file=/nowhere/x.npz", "data.split=a"], "/nowhere/x.npz: no such file"),
+        (["train.lerning=3"], "unknown key"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_status_2(wrong, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKELBENCH_CACHE", str(tmp_path / "cache"))
+    done = call([*wrong, f"runs={tmp_path / 'runs'}"])
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists(), "nothing is half-written"
+
+
+def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
+    assert run.main([*tiny, "ablation=stm", "dry=true"]) == 0
+    assert "7 pieces, 0 there, 7 to do" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
