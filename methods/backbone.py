@@ -211,7 +211,7 @@ class Encoder(nn.Module):
         self.extra = c.registers + c.class_token
         self.prefix = nn.Parameter(torch.empty(self.extra, c.width)) if self.extra else None
         self.mask_token = nn.Parameter(torch.zeros(1, c.width)) if masked else None
-        rates = torch.linspace(0, c.drop_path, c.depth).tolist()
+        rates = torch.linspace(0, c.drop_path, c.depth, device="cpu").tolist()
         hidden = c.hidden_width()
         self.blocks = nn.ModuleList(Block(c.width, c.heads, hidden, c.mlp, c.norm_eps, r) for r in rates)
         self.norm = nn.LayerNorm(c.width, c.norm_eps)

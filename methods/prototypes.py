@@ -138,7 +138,7 @@ def prototype_cross_entropy(
     weights: Float[Tensor, "*view row"] | None = None,
     teacher_weights: Float[Tensor, " row"] | None = None,
     iterations: int = 3,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda column_sums: column_sums,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the student's softmax against the teacher's Sinkhorn assignment, in chunks of rows.
@@ -162,7 +162,7 @@ def prototype_cross_entropy(
         weights: of each student row, shaped as the student's rows; no gradient. None: the mean over all rows.
         teacher_weights: of each teacher row in the Sinkhorn shares (`sinkhorn`). None: 1 each.
         iterations: of Sinkhorn-Knopp, at least 1.
-        chunk: elements of a chunk buffer.
+        chunk: elements of a chunk buffer; None means `CHUNK`.
         reduce: sums a tensor over ranks; it is handed the K column sums (float32 or float64) once an
             iteration, on every rank, with or without rows. The row count cancels in q and needs no reduction.
 
@@ -188,6 +188,7 @@ def prototype_cross_entropy(
         raise ValueError(f"weights must be {tuple(student.shape[:-1])}, got {tuple(weights.shape)}")
     if teacher_weights is not None and teacher_weights.shape != teacher.shape[:1]:
         raise ValueError(f"teacher_weights must be {tuple(teacher.shape[:1])}, got {tuple(teacher_weights.shape)}")
+    chunk = CHUNK if chunk is None else chunk
     if min(student_temperature, teacher_temperature) <= 0 or chunk < 1:
         raise ValueError(
             f"temperatures and chunk must be positive, got {student_temperature}, {teacher_temperature} and {chunk}"

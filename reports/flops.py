@@ -10,10 +10,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -24,13 +23,14 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
 import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+from torch import nn  # noqa: E402
 
-from methods.backbone import Encoder, EncoderConfig  # noqa: E402
+from methods import prototypes  # noqa: E402
+from methods.backbone import Encoder  # noqa: E402
 from methods.base import Method, Parts, build, method_class  # noqa: E402
-from methods.decoder import Decoder, DecoderConfig  # noqa: E402
-from methods.prototypes import CHUNK, HeadConfig, PrototypeHead, prototype_cross_entropy  # noqa: E402
+from methods.decoder import Decoder  # noqa: E402
+from methods.flops import VECTOR, counted, counter, encoder_flops  # noqa: E402
+from methods.prototypes import PrototypeHead  # noqa: E402
 from methods.trainer import steps_in  # noqa: E402
 from reports.tables import FORMATS, Table, as_text  # noqa: E402
 from skeletons.errors import BadInput, unknown  # noqa: E402
@@ -50,74 +50,6 @@ element-wise operations are left out. Counted by torch's FlopCounterMode on the 
 run at their full batch, together with the products of a matrix and a vector, which it does not know; analytic formulae
 are held to the same numbers by a test. G = 10^9, exa = 10^18; Kinect v2, 25 joints.
 """
-
-
-def block_flops(tokens: int, width: int, hidden: int, gated: bool = False) -> int:
-    """FLOPs of a transformer block, by formula: queries, keys, values and output; scores and sums of values; MLP."""
-    return 2 * tokens * width * (4 * width + 2 * tokens + (3 if gated else 2) * hidden)
-
-
-def encoder_flops(config: EncoderConfig, time_patches: int, joints: int, visible: int | None = None) -> int:
-    """FLOPs of the encoder's forward pass over one person, by formula.
-
-    Args:
-        time_patches, joints: size of the grid of tokens.
-        visible: tokens that are embedded and encoded; None means all of them.
-    """
-    patches = time_patches * joints if visible is None else visible
-    tokens = patches + config.registers + config.class_token
-    block = block_flops(tokens, config.width, config.hidden_width(), config.mlp == "swiglu")
-    return 2 * patches * 3 * config.patch * config.width + config.depth * block
-
-
-def decoder_flops(config: DecoderConfig, encoder_width: int, tokens: int, visible: int, values: int) -> int:
-    """FLOPs of the decoder's forward pass over one person, by formula.
-
-    Args:
-        tokens, visible: of the grid, and those that the encoder saw.
-        values: numbers predicted for each token.
-    """
-    blocks = config.depth * block_flops(tokens, config.width, 4 * config.width)
-    return 2 * visible * encoder_width * config.width + blocks + 2 * tokens * config.width * values
-
-
-def head_flops(config: HeadConfig, width: int, rows: int) -> int:
-    """FLOPs of a prototype head's linear layers for so many tokens, by formula."""
-    widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
-    return 2 * rows * sum(a * b for a, b in pairwise(widths))
-
-
-def prototype_flops(config: HeadConfig, student: int, teacher: int) -> int:
-    """FLOPs of a step's products with the prototypes, by formula: the logits of teacher and student rows once each,
-    and the student's gradients, by rows and by prototypes."""
-    return 2 * (teacher + 3 * student) * config.prototypes * config.bottleneck
-
-
-def sinkhorn_flops(config: HeadConfig, teacher: int, iterations: int) -> int:
-    """FLOPs of Sinkhorn's weighted sums, by formula: over rows in each iteration, over prototypes between two."""
-    return 2 * (2 * iterations - 1) * teacher * config.prototypes
-
-
-def _vector_flops(*shapes: Any, out_shape: Any = None, **options: Any) -> int:
-    """2 x MAC of mv(matrix, vector) and addmv(sum, matrix, vector)."""
-    rows, columns = shapes[-2]
-    return 2 * rows * columns
-
-
-_aten = torch.ops.aten
-VECTOR = {_aten.mv: _vector_flops, _aten.addmv: _vector_flops, _aten.addmv_: _vector_flops}
-
-
-def counter() -> FlopCounterMode:
-    """Counts FLOPs on the meta device; on the CPU it would miss scaled_dot_product_attention (pytorch issue 195460)."""
-    return FlopCounterMode(display=False, custom_mapping=VECTOR)
-
-
-def counted(call: Callable[[], object]) -> int:
-    """FLOPs of a call, whose tensors and modules lie on the meta device."""
-    with counter() as count:
-        call()
-    return count.get_total_flops()
 
 
 class Pass(NamedTuple):
@@ -207,9 +139,8 @@ def count_step(method: Method, config: Config, recompute: bool = False) -> tuple
         for module in method.modules():
             if part := _part(module):
                 watch(module, part)
-        where = sys.modules[type(method).loss.__module__]
-        if hasattr(where, "prototype_cross_entropy"):
-            stack.enter_context(mock.patch.object(where, "prototype_cross_entropy", _in_chunks(recompute)))
+        if not recompute:
+            stack.enter_context(mock.patch.object(prototypes, "CHUNK", sys.maxsize))
         loss = method.loss(views_of(method, config), Draws(0, 0, device="meta"))["loss"]
         ahead, kinds = count.get_total_flops(), count.get_flop_counts()["Global"]
         sinkhorn = sum(kinds.get(kind, 0) for kind in VECTOR)
@@ -224,19 +155,6 @@ def _part(module: nn.Module) -> str | None:
     if isinstance(module, Encoder):
         return "encoder" if any(p.requires_grad for p in module.parameters()) else "target network"
     return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
-
-
-def _in_chunks(recompute: bool) -> Callable[..., Tensor]:
-    """The loss in one chunk; or in two where training needs several, which costs the same as any number of them."""
-
-    def loss(
-        student: Tensor, prototypes: Tensor, teacher: Tensor, teacher_prototypes: Tensor, **options: Any
-    ) -> Tensor:
-        numbers = max(1, len(teacher) * len(teacher_prototypes))
-        chunk = numbers // 2 if recompute and numbers > CHUNK else numbers
-        return prototype_cross_entropy(student, prototypes, teacher, teacher_prototypes, chunk=chunk, **options)
-
-    return loss
 
 
 def views_of(method: Method, config: Config) -> dict[str, Batch]:

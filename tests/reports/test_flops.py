@@ -12,11 +12,8 @@ import torch
 
 from methods.backbone import Encoder, EncoderConfig
 from methods.decoder import Decoder, DecoderConfig
-from methods.prototypes import CHUNK, HeadConfig, PrototypeHead, prototype_cross_entropy
-from reports import flops
-from reports.flops import (
+from methods.flops import (
     block_flops,
-    cost,
     counted,
     decoder_flops,
     encoder_flops,
@@ -24,6 +21,9 @@ from reports.flops import (
     prototype_flops,
     sinkhorn_flops,
 )
+from methods.prototypes import CHUNK, HeadConfig, PrototypeHead, prototype_cross_entropy
+from reports import flops
+from reports.flops import cost
 from reports.tables import as_text
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI, Topology

@@ -86,9 +86,18 @@ def runs(tmp_path):
     write_json(
         records.plan_file("plan"),
         {
-            **{"name": "plan", "command": "python sweeps/run.py ablation=stm", "ablation": "stm", "title": "T"},
-            **{"source": "S", "differs": {}, "reference": "dual", "data": "demo", "scale": "demo", "setting": "paper"},
-            **{"written": 1.0, "works": works},
+            "name": "plan",
+            "command": "python sweeps/run.py ablation=stm",
+            "ablation": "stm",
+            "title": "T",
+            "source": "S",
+            "differs": {},
+            "reference": "dual",
+            "data": "demo",
+            "scale": "demo",
+            "setting": "paper",
+            "written": 1.0,
+            "works": works,
         },
     )
     for i, correct in ((0, "1110"), (3, "1000")):
@@ -116,5 +125,5 @@ def test_the_command_writes_every_format_and_refuses_unknown_arguments(runs, tmp
     assert "75.0" in capsys.readouterr().out
     with pytest.raises(ValueError, match="did you mean 'table'"):
         main(["tabel=stm"])
-    with pytest.raises(ValueError, match="run python sweeps/run.py first"):
+    with pytest.raises(ValueError, match=r"run python sweeps/run\.py first"):
         main([f"runs={runs.root}", "table=saa"])
