@@ -1,6 +1,6 @@
 """The embedded data set `demo`: articulated people, simulated, as a Kinect v2 would record them.
 
-Sixteen subjects of their own proportions, tempo, handedness and style perform twelve actions twice before
+Thirty-two subjects of their own proportions, tempo, handedness and style perform twelve actions before
 three cameras: 1,152 clips of 34 to 131 frames. An action is joint angles over time (demo_actions.py), which
 forward kinematics turns into bodies (demo_body.py). What hides it is what hides it in recordings: where the
 cameras and the person look, when in the clip it happens, how idle arms are held, who else stands there, and
@@ -27,7 +27,7 @@ from skeletons.randomness import Draws
 from skeletons.sources.demo_actions import ACTIONS, ARM, LEG, SIDES, TRUNK, Role, Stage, idle
 from skeletons.sources.demo_body import BODY, Cast, cast, forward_kinematics, plant, rotation
 
-VERSION = 2  # of the generated data: raise it with whatever moves a coordinate
+VERSION = 3  # of the generated data: raise it with whatever moves a coordinate
 FPS = 30.0
 # Idle postures of an arm (raise, out, roll, elbow): hanging, hand on the hip, forearm held forward.
 POSTURES = np.array([[9.0, 75, 72, 16], [42, 80, 95, 88], [20, 30, 55, 85]])
@@ -45,9 +45,9 @@ class DemoSpec:
         noise: scale of the sensor's errors; 0 is a perfect sensor that drops no joint.
     """
 
-    subjects: int = 16
+    subjects: int = 32
     cameras: int = 3
-    repetitions: int = 2
+    repetitions: int = 1
     seed: int = 0
     noise: float = 1.0
 
