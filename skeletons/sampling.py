@@ -128,21 +128,21 @@ def resample(
     """
     steps = max(frames - 1, 1)
     position = (length - 1)[:, None] * torch.arange(frames, device=store.device)  # in 1/steps of a frame: exact
-    low, weight = position // steps, (position % steps / steps)[:, :, None, None, None]
+    low, weight = position // steps, position % steps / steps
     base = (store.start[clip] + begin)[:, None]
-    low, high = base + low, base + torch.minimum(low + 1, (length - 1)[:, None])
-    present = store.present[clip]
-    if person is None:
-        x, y = store.frames[low], store.frames[high]
-        seen = store.observed[low] & (store.observed[high] | (weight[..., 0] == 0))
-    else:
-        who = person[:, None]
-        x, y = store.frames[low, who][:, :, None], store.frames[high, who][:, :, None]
-        seen = store.observed[low, who][:, :, None] & (store.observed[high, who][:, :, None] | (weight[..., 0] == 0))
-        present = present.gather(1, who)
-    joints = torch.lerp(x, y, weight) - store.origin[clip][:, None, None, None]
-    joints = joints * present[:, None, :, None, None]
-    return joints.transpose(1, 2).contiguous(), seen.transpose(1, 2).contiguous()
+    persons = store.frames.shape[1]
+    everyone = torch.arange(persons, device=store.device).expand(len(clip), -1)
+    who = everyone if person is None else person[:, None]
+    # One row for each person of each frame: index_select copies rows whole, several times faster than indexing.
+    first = ((base + low)[:, None] * persons + who[..., None]).flatten()
+    last = ((base + torch.minimum(low + 1, (length - 1)[:, None]))[:, None] * persons + who[..., None]).flatten()
+    shape = (len(clip), who.shape[1], frames)
+    joints, after = (store.frames.flatten(0, 1).index_select(0, at).unflatten(0, shape) for at in (first, last))
+    seen, then = (store.observed.flatten(0, 1).index_select(0, at).unflatten(0, shape) for at in (first, last))
+    weight = weight.view(len(clip), 1, frames, 1)
+    joints.lerp_(after, weight[..., None]).sub_(store.origin[clip][:, None, None, None])
+    joints.mul_(store.present[clip].gather(1, who)[:, :, None, None, None])
+    return joints, seen & (then | (weight == 0))
 
 
 def centre_view(store: ClipTensors, clip: Int[Tensor, " row"], config: ViewConfig, frames: int | None = None) -> Batch:

@@ -17,9 +17,8 @@ def one_by_one(store: ClipTensors, clip: Tensor, begin: Tensor, length: Tensor, 
     for c, b, n in zip(clip.tolist(), begin.tolist(), length.tolist()):
         start = int(store.start[c])
         crop = store.frames[start + b : start + b + n]
-        position = torch.linspace(0, 1, frames) * (n - 1)
-        low = position.floor().long()
-        weight = (position - low)[:, None, None, None]
+        position = (n - 1) * torch.arange(frames)
+        low, weight = position // (frames - 1), (position % (frames - 1) / (frames - 1))[:, None, None, None]
         view = torch.lerp(crop[low], crop[(low + 1).clamp(max=n - 1)], weight) - store.origin[c]
         views.append((view * store.present[c][:, None, None]).transpose(0, 1))
     return torch.stack(views)
