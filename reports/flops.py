@@ -33,7 +33,7 @@ from methods.flops import VECTOR, counted, counter, encoder_flops  # noqa: E402
 from methods.prototypes import PrototypeHead  # noqa: E402
 from methods.trainer import steps_in  # noqa: E402
 from reports.tables import FORMATS, Table, as_text  # noqa: E402
-from skeletons.errors import BadInput, unknown  # noqa: E402
+from skeletons.errors import command, unknown  # noqa: E402
 from skeletons.randomness import Draws  # noqa: E402
 from skeletons.sampling import Batch  # noqa: E402
 from skeletons.topology import KINECT_V2  # noqa: E402
@@ -325,8 +325,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(main)

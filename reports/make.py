@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
 from reports.tables import FORMATS, ablation_table, as_text  # noqa: E402
-from skeletons.errors import BadInput, unknown  # noqa: E402
+from skeletons.errors import BadInput, command, unknown  # noqa: E402
 from sweeps.records import Records, read_json, write_text  # noqa: E402
 
 KEYS = ("table", "data", "scale", "setting", "plan", "runs", "out")
@@ -61,8 +61,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command(main)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
 
 
 class BadInput(ValueError):
@@ -22,3 +24,16 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> BadInput:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return BadInput(f"unknown {kind} {given!r}; {hint}known: {', '.join(names)}")
+
+
+def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a script's `main` on its arguments and exit: with its status, with 2 and one line for bad input, or with 130
+    where the user interrupts."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-from skeletons.errors import BadInput  # noqa: E402
+from skeletons.errors import command  # noqa: E402
 from sweeps.config import Config  # noqa: E402
 from sweeps.plan import Work, device_of, digest, make_plan  # noqa: E402
 from sweeps.progress import Progress  # noqa: E402
@@ -123,11 +123,4 @@ def _mirror(config: Config, works: Sequence[Work], records: Records, name: str) 
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    command(main)
