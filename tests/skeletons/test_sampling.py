@@ -95,7 +95,7 @@ def test_both_ends_of_a_crop_are_kept_exactly(clips, frames, length):
     clip = int(np.flatnonzero(clips.lengths == length)[0])
     store, row = ClipTensors(clips), torch.tensor([clip])
     joints, _ = resample(store, row, torch.tensor([3]), torch.tensor([length - 5]), frames)
-    source = torch.from_numpy(np.array(clips.frames)) - store.origin[clip]
+    source = torch.from_numpy(clips.frames - clips.origin[clip])
     first, last = clips.offsets[clip] + 3, clips.offsets[clip] + length - 3
     assert torch.equal(joints[0, :1, [0, -1]], source[[first, last], :1].transpose(0, 1))
 
@@ -108,8 +108,8 @@ def test_a_crop_of_as_many_frames_as_asked_for_is_the_recording_itself(clips, ru
             store, zero = ClipTensors(data), torch.tensor([0])
             joints, observed = resample(store, torch.tensor([clip]), zero, torch.tensor([length]), length)
             own = slice(data.offsets[clip], data.offsets[clip + 1])
-            expected = (store.frames[own] - store.origin[clip]) * store.present[clip][:, None, None]
-            assert torch.equal(joints[0], expected.transpose(0, 1))
+            expected = (data.frames[own] - data.origin[clip]) * data.present[clip][:, None, None]
+            assert torch.equal(joints[0], torch.from_numpy(expected).transpose(0, 1))
             np.testing.assert_array_equal(observed[0].numpy(), np.swapaxes(data.observed[own], 0, 1))
 
 
