@@ -1,4 +1,4 @@
-"""The one encoder of all methods: a ViT on skeletal-temporal patches.
+"""The one backbone of all methods: a ViT on skeletal-temporal patches.
 
 It covers SLiM's encoder (section 3.1: class and register tokens, joint embedding, temporal rotary embedding) and
 MAMP's (learned temporal and joint embeddings, Xavier initialisation), and encodes all tokens with mask tokens
@@ -7,95 +7,16 @@ MAMP's (learned temporal and joint embeddings, Xavier initialisation), and encod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from skeletons.errors import BadInput, unknown
+from methods.encoder import Encoder, EncoderConfig, Tokens, patchify
 from skeletons.topology import Topology
 
 VERSION = 1
-
-
-@dataclass
-class EncoderConfig:
-    """The backbone (defaults: SLiM, section 4.2 and appendix A).
-
-    Attributes:
-        width, depth, heads: of the transformer.
-        patch: frames of a patch.
-        position: temporal position: rope (rotary, from 0 in every crop) or learned.
-        class_token, registers: extra tokens before the patches; they carry no position.
-        mlp: gelu or swiglu.
-        mlp_hidden: its hidden width; 0 means 4 x width (gelu) or 8/3 x width rounded up to 8 (swiglu).
-        norm_eps: of every LayerNorm.
-        init: trunc_normal (std 0.02 at width 256; DINOv2) or xavier (MAE).
-        mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
-            SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
-        drop_path: largest rate of stochastic depth, growing linearly over the blocks.
-    """
-
-    width: int = 256
-    depth: int = 8
-    heads: int = 8
-    patch: int = 8
-    position: str = "rope"
-    class_token: bool = True
-    registers: int = 4
-    mlp: str = "gelu"
-    mlp_hidden: int = 0
-    norm_eps: float = 1e-6
-    init: str = "trunc_normal"
-    mask_token: str = "embedding"
-    drop_path: float = 0.0
-
-    def check(self) -> None:
-        """Raises BadInput for sizes that do not fit and unknown names."""
-        for name in ("width", "depth", "heads", "patch"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"backbone.{name}={getattr(self, name)} must be at least 1")
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise BadInput(
-                f"backbone.width={self.width} must be divisible by backbone.heads={self.heads} with an even quotient"
-            )
-        for name, known in (
-            ("position", ("rope", "learned")),
-            ("mlp", ("gelu", "swiglu")),
-            ("init", ("trunc_normal", "xavier")),
-            ("mask_token", ("embedding", "paper")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(f"backbone.{name}", str(getattr(self, name)), known)
-
-    def hidden_width(self) -> int:
-        """Width of the MLP's hidden layer."""
-        if self.mlp_hidden:
-            return self.mlp_hidden
-        return 4 * self.width if self.mlp == "gelu" else -(-8 * self.width // 24) * 8
-
-
-class Tokens(NamedTuple):
-    """The encoder's output after the final norm.
-
-    Attributes:
-        cls: class token, None where the encoder has none.
-        patches: all tokens as a grid, or (sequence, visible, width) where only the visible ones were encoded.
-    """
-
-    cls: Float[Tensor, "sequence width"] | None
-    patches: Tensor
-
-
-def patchify(
-    x: Float[Tensor, "sequence time joint channel"], patch: int
-) -> Float[Tensor, "sequence patch joint value"]:
-    """Values of each patch in the order frame, then coordinate (MAMP)."""
-    return rearrange(x, "s (t p) j c -> s t j (p c)", p=patch)
 
 
 def rotary(time: Int[Tensor, "*token"], head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -189,7 +110,7 @@ def initialise(module: nn.Module, init: str, width: int = 256) -> None:
                 nn.init.zeros_(m.bias)
 
 
-class Encoder(nn.Module):
+class Transformer(Encoder):
     """The backbone for one topology and number of time patches.
 
     Args:
@@ -199,12 +120,11 @@ class Encoder(nn.Module):
         masked: it will be given `hidden`, so it owns a mask token.
     """
 
+    kind = "transformer"
+
     def __init__(self, config: EncoderConfig, topology: Topology, frames: int, masked: bool = False):
-        super().__init__()
-        config.check()
-        if frames % config.patch:
-            raise BadInput(f"views.frames={frames} must be a multiple of backbone.patch={config.patch}")
-        c, self.config, self.topology, self.frames = config, config, topology, frames
+        super().__init__(config, topology, frames)
+        c = config
         self.embed = nn.Linear(c.patch * 3, c.width)
         self.joint = nn.Parameter(torch.empty(len(topology), c.width))
         self.time = nn.Parameter(torch.empty(frames // c.patch, c.width)) if c.position == "learned" else None
@@ -223,14 +143,6 @@ class Encoder(nn.Module):
             nn.init.normal_(self.prefix, std=1e-6 if c.init == "trunc_normal" else 0.02)
             if c.class_token and c.init == "trunc_normal":
                 nn.init.trunc_normal_(self.prefix.data[:1], std=0.02)  # the release's slot 0 of the joint table
-
-    @property
-    def patch(self) -> int:
-        return self.config.patch
-
-    def grid(self, frames: int) -> tuple[int, int]:
-        """(time patches, joint patches) of an input of `frames` frames."""
-        return frames // self.patch, len(self.topology)
 
     def forward(
         self,
@@ -278,20 +190,25 @@ class Encoder(nn.Module):
             patches = patches.unflatten(1, grid)
         return Tokens(x[:, 0] if self.config.class_token else None, patches)
 
+    def embeddings(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint width"]:
+        """Every token as it enters the first block: patch, joint and (where it is learned) temporal embedding."""
+        x = self.embed(patchify(joints, self.patch)) + self.joint
+        return x if self.time is None else x + self.time[: x.shape[1], None]
+
     def _rope(self, time: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin for all tokens, (token, head) or (sequence, 1, token, head); extra tokens are not rotated."""
         cos, sin = rotary(time, self.config.width // self.config.heads, x.dtype)
         cos, sin = F.pad(cos, (0, 0, self.extra, 0), value=1.0), F.pad(sin, (0, 0, self.extra, 0))
         return (cos, sin) if cos.ndim == 2 else (cos[:, None], sin[:, None])
 
-    def on(self, topology: Topology) -> Encoder:
+    def on(self, topology: Topology) -> Transformer:
         """A copy of this encoder for another body: its joint embedding by anatomical name, the nearest known ancestor's
         where a joint is unknown.
 
         Raises:
             BadInput: the two bodies share no joint.
         """
-        other = Encoder(self.config, topology, self.frames, masked=self.mask_token is not None).to(self.joint)
+        other = Transformer(self.config, topology, self.frames, masked=self.mask_token is not None).to(self.joint)
         state = self.state_dict()
         state["joint"] = state["joint"][topology.matching(self.topology.joints)]
         other.load_state_dict(state)

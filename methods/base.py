@@ -6,20 +6,18 @@ of scalars with the total under "loss" and its parts under their own names. The 
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from methods.backbone import Encoder, EncoderConfig
 from methods.decoder import DecoderConfig
-from methods.masking import STRATEGIES, MaskingConfig, strategy
+from methods.encoder import Encoder, EncoderConfig
+from methods.masking import MaskingConfig, all_strategies, strategy
 from methods.prototypes import HeadConfig
+from methods.registry import import_files
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, ViewConfig
@@ -92,7 +90,9 @@ class Method(nn.Module):
         encoder: the encoder that is trained.
         config: the dataclass of its own fields.
         accepts: masking strategies it can use, by what they need; None if it masks nothing.
-        multi_view: it wants SLiM's view groups instead of one view called `clip`.
+        crops: global views of a clip it wants.
+        local_views: it wants local views of those too (SLiM); its view groups are then `global` and `local...`, else
+            there is one, `clip`.
         one_person: it trains on one random present person a clip.
         uses_labels: it is supervised.
         trains: it has something to train.
@@ -104,7 +104,8 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     name: ClassVar[str]
     accepts: ClassVar[frozenset[str] | None] = None
-    multi_view: ClassVar[bool] = False
+    crops: ClassVar[int] = 1
+    local_views: ClassVar[bool] = False
     one_person: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = False
     trains: ClassVar[bool] = True
@@ -147,10 +148,7 @@ class Method(nn.Module):
 
 def all_methods() -> dict[str, type[Method]]:
     """Every method by name: each file of this folder is imported, so a new method needs no list to be added to."""
-    import methods
-
-    for module in pkgutil.iter_modules(methods.__path__):
-        importlib.import_module(f"methods.{module.name}")
+    import_files("methods")
     return METHODS
 
 
@@ -167,11 +165,12 @@ def method_class(name: str) -> type[Method]:
 
 def refuses(method: type[Method], name: str) -> str | None:
     """Why a method cannot use the masking strategy called `name`; None if it can."""
-    if name not in STRATEGIES:
-        raise unknown("masking strategy", name, STRATEGIES)
+    known = all_strategies()
+    if name not in known:
+        raise unknown("masking strategy", name, known)
     if method.accepts is None:
         return f"{method.name} masks nothing"
-    lacking = STRATEGIES[name].needs - method.accepts
+    lacking = known[name].needs - method.accepts
     if lacking:
         return f"it needs {', '.join(sorted(lacking))}, which {method.name} does not offer"
     if name == "none" and "none" not in method.accepts:
@@ -181,7 +180,7 @@ def refuses(method: type[Method], name: str) -> str | None:
 
 def support_matrix() -> dict[str, dict[str, str | None]]:
     """method -> strategy -> None, or why not."""
-    return {m: {s: refuses(cls, s) for s in STRATEGIES} for m, cls in all_methods().items()}
+    return {m: {s: refuses(cls, s) for s in all_strategies()} for m, cls in all_methods().items()}
 
 
 def build(parts: Parts) -> Method:
@@ -198,11 +197,3 @@ def build(parts: Parts) -> Method:
         strategy(chosen, parts.masking)
     construct: Callable[[Parts], Method] = cls
     return construct(parts)
-
-
-def sequences(batch: Batch) -> Tensor:
-    """Indices (sequence) of the present person slots of a folded batch; on the meta device, all of them."""
-    present = batch.present.flatten()
-    if present.is_meta:
-        return torch.arange(len(present), device="meta")
-    return present.nonzero()[:, 0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.encoder import Encoder, EncoderConfig, make_encoder
 from skeletons.clips import written_whole
 from skeletons.errors import BadInput
 from skeletons.topology import Topology
@@ -88,7 +88,7 @@ def load_encoder(path: Path, device: torch.device | str = "cpu") -> Encoder:
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
         t = header["topology"]
         topology = Topology(tuple(t["joints"]), tuple(t["parents"]), t["name"])
-        encoder = Encoder(EncoderConfig(**header["encoder"]), topology, header["frames"], header["masked"])
+        encoder = make_encoder(EncoderConfig(**header["encoder"]), topology, header["frames"], header["masked"])
         encoder.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise BadInput(f"{path}: not an encoder written by SkelBench, or damaged ({_short(error)})") from error

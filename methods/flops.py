@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from methods.backbone import EncoderConfig
 from methods.decoder import DecoderConfig
+from methods.encoder import EncoderConfig
 from methods.prototypes import HeadConfig
 
 

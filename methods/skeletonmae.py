@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from methods.backbone import Encoder, patchify
-from methods.base import ONE_VIEW, Method, MethodConfig, Parts, sequences
+from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.decoder import Decoder
+from methods.encoder import make_encoder, patchify
 from methods.losses import masked_mean, patch_normalised
-from methods.masking import mask_context, strategy, visible_count, visible_tokens
+from methods.masking import strategy, visible_count
+from methods.masking.tokens import shown
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -47,7 +47,7 @@ class SkeletonMAE(Method):
 
     name = "skeletonmae"
     Config = SkeletonMAEConfig
-    accepts = frozenset({"patches", "topology"})
+    accepts = frozenset({"patches", "topology", "embeddings"})
     reads = ("method", "backbone", "decoder", *ONE_VIEW, "augment", "train")
 
     config: SkeletonMAEConfig
@@ -59,7 +59,7 @@ class SkeletonMAE(Method):
             raise unknown("method.persons", self.config.persons, PERSONS)
         self.ratio = parts.masking.range()
         self.masking = strategy(parts.masking.strategy, parts.masking)
-        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
+        self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
         grid = self.encoder.grid(parts.views.frames)
         self.decoder = Decoder(parts.decoder, parts.backbone.width, grid, 3 * parts.backbone.patch)
         self.visible = visible_count(grid[0] * grid[1], sum(self.ratio) / 2)
@@ -71,20 +71,13 @@ class SkeletonMAE(Method):
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """Mean over hidden, observed tokens of all persons of the mean squared error over a patch's values."""
         batch = views["clip"]
-        context = mask_context(batch, self.encoder.patch, self.topology, self.ratio, draws)
-        if self.config.persons == "mamp":
-            context.observed = torch.ones_like(context.observed)
-        mask = self.masking(context, draws.fork("mask"))
-        visible, filled = visible_tokens(mask, self.visible, context, draws.fork("complete"))
-        joints, observed = context.joints, context.observed
-        if self.config.persons == "present":
-            at = sequences(batch)
-            joints, observed, visible = (t.index_select(0, at) for t in (joints, observed, visible))
-        tokens = self.encoder(joints, visible=visible).patches
-        prediction = self.decoder(tokens, visible)
-        target = patchify(self.target(joints), self.encoder.patch).flatten(1, 2)
+        absent = self.config.persons == "mamp"
+        seen = shown(batch, self.encoder, self.masking, self.ratio, self.visible, draws, absent)
+        tokens = self.encoder(seen.joints, visible=seen.visible).patches
+        prediction = self.decoder(tokens, seen.visible)
+        target = patchify(self.target(seen.joints), self.encoder.patch).flatten(1, 2)
         if self.config.normalise:
             target = patch_normalised(target)
         error = (prediction - target).square().mean(-1)
-        hidden = observed.flatten(1).scatter(1, visible, False)
-        return {"loss": masked_mean(error, hidden), "masked": hidden.float().mean(), "mask_filled": filled}
+        hidden = seen.hidden
+        return {"loss": masked_mean(error, hidden), "masked": hidden.float().mean(), "mask_filled": seen.filled}

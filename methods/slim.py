@@ -26,10 +26,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.backbone import Encoder
 from methods.base import Method, MethodConfig, Parts
+from methods.encoder import Encoder, make_encoder
 from methods.losses import koleo
-from methods.masking import MaskingConfig, hidden_index, mask_context, strategy
+from methods.masking import MaskContext, MaskingConfig, mask_context, strategy
+from methods.masking.tokens import hidden_index
 from methods.prototypes import PrototypeHead, prototype_cross_entropy
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -64,7 +65,7 @@ class Branch(nn.Module):
 
     def __init__(self, parts: Parts, masked: bool, mfm: bool, glcl: bool):
         super().__init__()
-        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames, masked)
+        self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames, masked)
         width = parts.backbone.width
         self.cls_head = PrototypeHead(width, parts.heads) if glcl else None
         self.patch_head = PrototypeHead(width, parts.heads.for_patches()) if mfm else None
@@ -75,8 +76,9 @@ class Slim(Method):
 
     name = "slim"
     Config = SlimConfig
-    accepts = frozenset({"none", "patches", "topology"})
-    multi_view = True
+    accepts = frozenset({"none", "patches", "topology", "embeddings"})
+    crops = 2
+    local_views = True
     one_person = True
     reads = ("method", "backbone", "heads", "teacher", "views", "augment", "train")
 
@@ -134,7 +136,9 @@ class Slim(Method):
         total = x.new_zeros(())
         global_cls = None
         if self.mfm:
-            context = mask_context(batch, self.encoder.patch, self.topology, self.ratio, draws.fork("global"))
+            context = mask_context(
+                batch, self.encoder.patch, self.topology, self.ratio, draws.fork("global"), self.encoder.embeddings
+            )
             mask = self.mask_global(context, draws.fork("global", "mask"))
             seen = self.student.encoder(x, hidden=mask)
             parts["mfm"] = self._mfm(seen.patches, target.patches, mask & context.observed)
@@ -151,6 +155,9 @@ class Slim(Method):
                 parts["koleo"] = sum((koleo(half) for half in global_cls.chunk(2)), x.new_zeros(()))
                 total = total + c.koleo * parts["koleo"]
         return {"loss": total, **parts}
+
+    def _context(self, view: Batch, draws: Draws) -> MaskContext:
+        return mask_context(view, self.encoder.patch, self.topology, self.ratio, draws, self.encoder.embeddings)
 
     def _mfm(self, student: Tensor, teacher: Tensor, hidden: Tensor) -> Tensor:
         """Cross-entropy at hidden tokens, averaged over each view's hidden tokens and then over views.
@@ -190,7 +197,7 @@ class Slim(Method):
     def _local_mask(self, local: Batch, draws: Draws) -> Tensor | None:
         if self.mask_local.name == "none":
             return None
-        context = mask_context(local, self.encoder.patch, self.topology, self.ratio, draws)
+        context = self._context(local, draws)
         mask = self.mask_local(context, draws.fork("mask"))
         applied = context.uniform(draws.fork("applied")) < self.local_probability
         return mask & applied[:, None, None]

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.backbone import Encoder
-from methods.base import ONE_VIEW, Method, MethodConfig, Parts, sequences
+from methods.base import ONE_VIEW, Method, MethodConfig, Parts
+from methods.encoder import make_encoder
 from methods.masking import observed_patches
+from methods.persons import mean_over_persons, pool, sequences
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -26,12 +26,6 @@ class SupervisedConfig(MethodConfig):
     label_smoothing: float = 0.1
 
 
-def pool(tokens: Tensor, observed: Tensor) -> Tensor:
-    """Mean of observed patch tokens: (sequence, patch, joint, width), (sequence, patch, joint) -> (sequence, width)."""
-    weight = observed.to(tokens.dtype)[..., None]
-    return (tokens * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
-
-
 class Supervised(Method):
     """See the module's text."""
 
@@ -43,7 +37,7 @@ class Supervised(Method):
     def __init__(self, parts: Parts):
         super().__init__()
         self.config = parts.method
-        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
+        self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
         self.classifier = nn.Linear(parts.backbone.width, parts.classes)
 
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
@@ -54,9 +48,6 @@ class Supervised(Method):
         joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
         tokens = self.encoder(joints).patches
         features = pool(tokens, observed_patches(observed, self.encoder.patch))
-        persons = batch.joints.shape[1]
-        clip = torch.div(at, persons, rounding_mode="floor")
-        total = features.new_zeros(len(batch), features.shape[1]).index_add(0, clip, features)
-        logits = self.classifier(total / batch.present.sum(1, keepdim=True).clamp(min=1))
+        logits = self.classifier(mean_over_persons(features, at, batch))
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.labels).float().mean()}

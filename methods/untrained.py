@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from methods.backbone import Encoder
 from methods.base import Method, MethodConfig, Parts
+from methods.encoder import make_encoder
 
 
 @dataclass
@@ -26,4 +26,4 @@ class Untrained(Method):
 
     def __init__(self, parts: Parts):
         super().__init__()
-        self.encoder = Encoder(parts.backbone, parts.topology, parts.views.frames)
+        self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)

@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from methods.backbone import Encoder
-from methods.base import sequences
+from methods.encoder import Encoder
 from methods.masking import observed_patches
-from methods.supervised import pool
+from methods.persons import mean_over_persons, pool, sequences
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
@@ -77,7 +76,7 @@ def extract_crops(
         AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0), store.topology
     )
     config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0)
-    sampler = Sampler(store, config, augmentation, multi_view=False, one_person=False)
+    sampler = Sampler(store, config, augmentation, one_person=False)
     found = []
     with _frozen(encoder, store, pooling) as frozen:
         for crop in range(crops):
@@ -107,10 +106,7 @@ def pooled(encoder: Encoder, view: Batch, pooling: str) -> Float[Tensor, "clip f
     features = pool(tokens.patches, observed_patches(flat.observed[at, 0], encoder.patch))
     if pooling == "cls+mean" and tokens.cls is not None:
         features = torch.cat([tokens.cls, features], 1)
-    persons = view.present.shape[1]
-    clip = torch.div(at, persons, rounding_mode="floor")
-    total = features.new_zeros(len(view), features.shape[1]).index_add(0, clip, features)
-    return total / view.present.sum(1, keepdim=True).clamp(min=1)
+    return mean_over_persons(features, at, view)
 
 
 def raw_features(store: ClipTensors, rows: Int[Tensor, " clip"]) -> Float[Tensor, "clip feature"]:

@@ -26,9 +26,9 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from methods import prototypes  # noqa: E402
-from methods.backbone import Encoder  # noqa: E402
 from methods.base import Method, Parts, build, method_class  # noqa: E402
 from methods.decoder import Decoder  # noqa: E402
+from methods.encoder import Encoder  # noqa: E402
 from methods.flops import VECTOR, counted, counter, encoder_flops  # noqa: E402
 from methods.prototypes import PrototypeHead  # noqa: E402
 from methods.trainer import steps_in  # noqa: E402
@@ -167,7 +167,7 @@ def views_of(method: Method, config: Config) -> dict[str, Batch]:
             labels = torch.empty(shape[0], dtype=torch.long) if method.uses_labels else None
             return Batch(torch.empty(*shape, 3), observed, present, views, labels)
 
-    if not method.multi_view:
+    if not method.local_views:
         return {"clip": batch(1, config.views.frames)}
     crops = {f"local{v.frames}-{i}": batch(2 * v.crops, v.frames) for i, v in enumerate(config.views.locals)}
     return {"global": batch(2, config.views.frames), **crops}

@@ -1,8 +1,8 @@
 """From ragged clips to batches: crops, linear resampling and SLiM's multi-view plan, a whole batch in one gather.
 
 The store lies on the device the model is on (where it fits), its clips centred once. A view of all clips of a batch is
-two gathers and one interpolation: no Python loop over clips. On the CPU they run in blocks that stay in its cache, three
-to six times faster than whole batches that travel to memory and back between them.
+two gathers and one interpolation: no Python loop over clips. On the CPU they run in blocks that stay in its cache,
+three to six times faster than whole batches that travel to memory and back between them.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class Sampler:
         store: the training clips.
         config: crops and sizes.
         augmentation: applied to each view.
-        multi_view: SLiM's plan (two globals and the local crops of both); else one view called `clip`.
+        crops: global views of a clip, each a random crop of it.
+        local_views: add local views cut out of each global one (SLiM's plan).
         one_person: one random present person for each clip, the same in all its views; else all persons.
         labels: hand labels on (supervised training only).
     """
@@ -184,12 +185,13 @@ class Sampler:
         store: ClipTensors,
         config: ViewConfig,
         augmentation: Augmentation,
-        multi_view: bool,
-        one_person: bool,
+        crops: int = 1,
+        local_views: bool = False,
+        one_person: bool = False,
         labels: bool = False,
     ):
         self.store, self.config, self.augmentation = store, config, augmentation
-        self.multi_view, self.one_person, self.labels = multi_view, one_person, labels
+        self.crops, self.local_views, self.one_person, self.labels = crops, local_views, one_person, labels
         if not 0 < config.crop_low <= config.crop_high <= 1:
             raise BadInput(f"views.crop_low={config.crop_low}, crop_high={config.crop_high}: need 0 < low <= high <= 1")
 
@@ -198,20 +200,20 @@ class Sampler:
         return self.store.topology
 
     def __call__(self, clip: Int[Tensor, " clip"], draws: Draws) -> dict[str, Batch]:
-        """View groups of these clips: `global` and `local32`, ... or `clip`.
+        """View groups of these clips: `global` and `local32`, ... or `clip` alone.
 
         Args:
             clip: rows of the store.
             draws: keyed by (seed, step).
         """
         person = self._person(clip, draws) if self.one_person else None
-        views = 2 if self.multi_view else 1
+        views = self.crops
         u = draws.fork("crop").uniform(len(clip), views, 2)
         whole = self.store.length[clip][:, None].expand(-1, views)
         begin, length = self._crop(torch.zeros_like(whole), whole, self.config.crop_low, self.config.crop_high, u)
-        group = "global" if self.multi_view else "clip"
+        group = "global" if self.local_views else "clip"
         batch = {group: self._view(group, clip, begin, length, self.config.frames, person, draws)}
-        for number, local in enumerate(self.config.locals if self.multi_view else ()):
+        for number, local in enumerate(self.config.locals if self.local_views else ()):
             name = f"local{local.frames}" if f"local{local.frames}" not in batch else f"local{local.frames}-{number}"
             u = draws.fork(name).uniform(len(clip), views * local.crops, 2)
             anchor_begin, anchor_length = (t.repeat_interleave(local.crops, 1) for t in (begin, length))

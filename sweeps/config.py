@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.backbone import EncoderConfig
 from methods.base import MethodConfig, TeacherConfig, all_methods
 from methods.decoder import DecoderConfig
+from methods.encoder import EncoderConfig
 from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig

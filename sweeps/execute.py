@@ -79,7 +79,8 @@ def make_sampler(config: Config, data: Clips, rows: np.ndarray, device: str) -> 
     method = method_class(config.method.name)
     augmentation = Augmentation(config.augment, data.topology, bool(data.chiral))
     store = ClipTensors(data, device, rows)
-    return Sampler(store, config.views, augmentation, method.multi_view, method.one_person, method.uses_labels)
+    wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
+    return Sampler(store, config.views, augmentation, *wanted)
 
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:

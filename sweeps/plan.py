@@ -20,7 +20,7 @@ import numpy as np
 
 from methods import backbone, decoder, trainer
 from methods.base import Method, method_class, refuses
-from methods.masking import STRATEGIES, MaskingConfig
+from methods.masking import MaskingConfig, all_strategies
 from methods.trainer import steps_in
 from protocols import features, linear, retrieval
 from skeletons import augment, clips, sampling
@@ -92,7 +92,7 @@ def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, 
     """What the method's strategies read of the masking section."""
     found: dict[str, Any] = {}
     for view, name in method.strategies(config).items():
-        chosen = STRATEGIES[name]
+        chosen = all_strategies()[name]
         fields = {field: getattr(config, field) for field in chosen.reads}
         if view == "local" and name != "none":
             fields["probability"] = config.local_probability
@@ -188,7 +188,7 @@ def _check(config: Config) -> None:
         raise BadInput(
             f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"
         )
-    for local in config.views.locals if method.multi_view else ():
+    for local in config.views.locals if method.local_views else ():
         if local.frames % config.backbone.patch:
             raise BadInput(
                 f"views.locals: {local.frames} frames are no multiple of backbone.patch={config.backbone.patch}"

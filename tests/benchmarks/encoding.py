@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.backbone import Transformer
+from methods.encoder import EncoderConfig
 from skeletons.topology import KINECT_V2
 from tests.benchmarks.alternating import compare, seconds
 
@@ -15,7 +16,7 @@ def run(quick: bool = False) -> list[dict]:
     torch.set_num_threads(1)
     depth, sequences = (2, 2) if quick else (8, 4)
     config = EncoderConfig(depth=depth, patch=4, position="learned", class_token=False, registers=0)
-    encoder = Encoder(config, KINECT_V2, 120)
+    encoder = Transformer(config, KINECT_V2, 120)
     joints = torch.randn(sequences, 120, 25, 3)
     visible = torch.rand(sequences, 750).argsort(1)[:, :74].sort(1).values
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.backbone import Encoder, EncoderConfig
 from methods.base import Method, Parts, method_class
 from methods.decoder import Decoder, DecoderConfig
+from methods.encoder import Encoder, EncoderConfig
 from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from skeletons.augment import Augmentation, AugmentConfig
@@ -103,7 +103,8 @@ def sampler(bodies: Callable[..., Clips], views: ViewConfig) -> Callable[..., Sa
         clips = clips or bodies(topology)
         augmentation = Augmentation(AugmentConfig(), clips.topology)
         store = ClipTensors(clips)
-        return Sampler(store, views, augmentation, method.multi_view, method.one_person, method.uses_labels)
+        wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
+        return Sampler(store, views, augmentation, *wanted)
 
     return make
 

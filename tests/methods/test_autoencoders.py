@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from methods.base import build
-from methods.masking import mask_context, visible_tokens
+from methods.masking import mask_context
+from methods.masking.tokens import visible_tokens
 from skeletons.randomness import Draws
 from skeletons.topology import Topology
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.backbone import Attention, Block, Encoder, EncoderConfig, patchify, rotary
+from methods.backbone import Attention, Block, Transformer, rotary
+from methods.encoder import EncoderConfig, patchify
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI, Topology
 
@@ -27,7 +28,7 @@ MAMP = {"position": "learned", "class_token": False, "registers": 0, "init": "xa
     ids=["gelu", "swiglu", "paper", "registers", "mamp"],
 )
 def test_equals_the_plain_formulas(variant, seen, reference):
-    encoder = Encoder(EncoderConfig(**SMALL, **variant), BODY, 8, masked=True).double()
+    encoder = Transformer(EncoderConfig(**SMALL, **variant), BODY, 8, masked=True).double()
     reference.scramble(encoder)
     joints = torch.randn(3, 6, 4, 3, dtype=torch.float64)  # shorter than the longest input
     given = {
@@ -52,7 +53,7 @@ def test_patches_hold_frames_then_coordinates():
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
 def test_gathering_every_token_equals_encoding_all(position):
-    encoder = Encoder(EncoderConfig(**SMALL, position=position), BODY, 8).double()
+    encoder = Transformer(EncoderConfig(**SMALL, position=position), BODY, 8).double()
     joints = torch.randn(2, 8, 4, 3, dtype=torch.float64)
     order = torch.stack([torch.arange(16), torch.randperm(16)])
     whole, gathered = encoder(joints), encoder(joints, visible=order)
@@ -62,7 +63,7 @@ def test_gathering_every_token_equals_encoding_all(position):
 
 
 def test_a_hidden_patch_does_not_leak():
-    encoder = Encoder(EncoderConfig(**SMALL), BODY, 8, masked=True)
+    encoder = Transformer(EncoderConfig(**SMALL), BODY, 8, masked=True)
     joints, hidden = torch.randn(2, 8, 4, 3), torch.rand(2, 4, 4) < 0.5
     other = torch.where(hidden.repeat_interleave(2, 1)[..., None], torch.randn(2, 8, 4, 3), joints)
     assert torch.equal(encoder(joints, hidden=hidden).patches, encoder(other, hidden=hidden).patches)
@@ -71,7 +72,7 @@ def test_a_hidden_patch_does_not_leak():
 
 @pytest.mark.parametrize(("kind", "same"), [("paper", True), ("embedding", False)])
 def test_only_the_papers_mask_token_forgets_the_joint(kind, same):
-    encoder = Encoder(EncoderConfig(**SMALL, mask_token=kind), BODY, 8, masked=True)
+    encoder = Transformer(EncoderConfig(**SMALL, mask_token=kind), BODY, 8, masked=True)
     hidden = torch.zeros(1, 4, 4, dtype=torch.bool)
     hidden[0, 2, [0, 1, 3]] = True
     tokens = encoder(torch.randn(1, 8, 4, 3), hidden=hidden).patches[0, 2]
@@ -93,14 +94,14 @@ def test_rotary_attention_sees_distances_in_time_only():
 
 @pytest.mark.parametrize("position", ["rope", "learned"])
 def test_the_order_of_time_matters(position):
-    encoder = Encoder(EncoderConfig(**SMALL, position=position), BODY, 8).double()
+    encoder = Transformer(EncoderConfig(**SMALL, position=position), BODY, 8).double()
     moving = torch.randn(1, 8, 4, 3, dtype=torch.float64)
     swapped = moving[:, [2, 3, 0, 1, 4, 5, 6, 7]]
     assert (encoder(moving).cls - encoder(swapped).cls).abs().max() > 1e-9
 
 
 def test_another_body_takes_joint_embeddings_by_name():
-    encoder = Encoder(EncoderConfig(**SMALL, **MAMP), KINECT_V1, 8)
+    encoder = Transformer(EncoderConfig(**SMALL, **MAMP), KINECT_V1, 8)
     other = encoder.on(KINECT_V2)
     own = dict(zip(KINECT_V1.joints, encoder.joint))
     for name, row in zip(KINECT_V2.joints, other.joint):
@@ -117,7 +118,7 @@ def test_the_order_of_joints_does_not_matter():
     order = list(reversed(range(15)))
     names = tuple(OPENNI.joints[j] for j in order)
     turned = Topology(names, tuple(order.index(OPENNI.parents[j]) for j in order))
-    encoder = Encoder(EncoderConfig(**SMALL), OPENNI, 8).double()
+    encoder = Transformer(EncoderConfig(**SMALL), OPENNI, 8).double()
     joints = torch.randn(2, 8, 15, 3, dtype=torch.float64)
     found, expected = encoder.on(turned)(joints.flip(2)).patches, encoder(joints).patches.flip(2)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -125,7 +126,7 @@ def test_the_order_of_joints_does_not_matter():
 
 def test_a_body_without_known_joints_is_refused():
     with pytest.raises(BadInput, match="shares no joint"):
-        Encoder(EncoderConfig(**SMALL), BODY, 8).on(Topology(("a", "b"), (0, 0), "other"))
+        Transformer(EncoderConfig(**SMALL), BODY, 8).on(Topology(("a", "b"), (0, 0), "other"))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_body_without_known_joints_is_refused():
 )
 def test_sizes_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(BadInput, match=message):
-        Encoder(EncoderConfig(**{**SMALL, **fields}), BODY, 8)
+        Transformer(EncoderConfig(**{**SMALL, **fields}), BODY, 8)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_sizes_that_do_not_fit_are_refused(fields, message):
     ],
 )
 def test_size_of_the_published_encoders(config, frames, million):
-    encoder = Encoder(config, KINECT_V2, frames)
+    encoder = Transformer(config, KINECT_V2, frames)
     assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(million, abs=0.004)
     assert config.hidden_width() == (688 if config.mlp == "swiglu" else 1024)
 
@@ -168,5 +169,5 @@ def test_stochastic_depth_skips_whole_sequences_in_training_only():
     assert (dropped == dropped[:, :1, :1]).all()
     assert dropped.mean() == pytest.approx(1, abs=0.05)
     assert torch.equal(block.eval()._dropped(x), x)
-    encoder = Encoder(EncoderConfig(**{**SMALL, "depth": 3}, drop_path=0.2), BODY, 8)
+    encoder = Transformer(EncoderConfig(**{**SMALL, "depth": 3}, drop_path=0.2), BODY, 8)
     assert [b.drop for b in encoder.blocks] == pytest.approx([0, 0.1, 0.2])

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.backbone import Transformer
 from methods.checkpoint import load_checkpoint, load_encoder, save_checkpoint, save_encoder
+from methods.encoder import EncoderConfig
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V2, Topology
 
@@ -33,7 +34,7 @@ def one_line(refused) -> str:
 )
 @pytest.mark.parametrize("masked", [False, True])
 def test_an_encoder_comes_back_bit_for_bit(tmp_path, topology, config, masked):
-    encoder = Encoder(config, topology, 16, masked)
+    encoder = Transformer(config, topology, 16, masked)
     path = tmp_path / "deep" / "encoder.safetensors"
     save_encoder(path, encoder, {"identity": "abc"})
     back = load_encoder(path)
@@ -49,7 +50,7 @@ def test_an_encoder_comes_back_bit_for_bit(tmp_path, topology, config, masked):
 @pytest.mark.parametrize("keep", [0, 4, 40, 0.5, -1])
 def test_a_truncated_encoder_is_refused(tmp_path, keep):
     path = tmp_path / "encoder.safetensors"
-    save_encoder(path, Encoder(EncoderConfig(8, 1, 2, 4), KINECT_V2, 16))
+    save_encoder(path, Transformer(EncoderConfig(8, 1, 2, 4), KINECT_V2, 16))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
     with pytest.raises(BadInput) as refused:

@@ -10,21 +10,21 @@ import torch
 
 from methods.base import all_methods, build, refuses, support_matrix
 from methods.masking import (
-    STRATEGIES,
     MaskContext,
     MaskingConfig,
-    hidden_index,
+    all_strategies,
     mask_context,
     observed_patches,
     strategy,
     visible_count,
-    visible_tokens,
 )
+from methods.masking.tokens import hidden_index, visible_tokens
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI
 
+STRATEGIES = all_strategies()
 MASKED = [name for name in STRATEGIES if name != "none"]
 EXACT = [name for name in MASKED if STRATEGIES[name].exact]
 

@@ -191,7 +191,7 @@ def test_local_views_lie_inside_the_interval_of_their_own_anchor(bodies):
     )
     plain = Augmentation(AugmentConfig("none", "none", "none"), clips.topology)
     config = ViewConfig(min_frames=4)
-    sampler = Sampler(ClipTensors(numbered), config, plain, Slim.multi_view, Slim.one_person)
+    sampler = Sampler(ClipTensors(numbered), config, plain, Slim.crops, Slim.local_views, Slim.one_person)
     apart = 0
     for step in range(20):
         made = sampler(torch.arange(len(clips)), Draws(0, step))

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.backbone import Transformer
 from methods.base import Method, all_methods, build
 from methods.checkpoint import load_encoder
+from methods.encoder import EncoderConfig
 from methods.trainer import (
     TrainConfig,
     TrainingFailed,
@@ -274,7 +275,7 @@ KILLED = """
     import torch
 
     torch.set_num_threads(1)
-    from methods.backbone import EncoderConfig
+    from methods.encoder import EncoderConfig
     from methods.base import Parts, build, method_class
     from methods.checkpoint import save_encoder
     from methods.masking import MaskingConfig
@@ -301,7 +302,7 @@ KILLED = """
         )
     )
     augmentation = Augmentation(AugmentConfig(), clips.topology)
-    sampler = Sampler(ClipTensors(clips), views, augmentation, slim.multi_view, slim.one_person)
+    sampler = Sampler(ClipTensors(clips), views, augmentation, slim.crops, slim.local_views, slim.one_person)
     config = TrainConfig(length="30 steps", batch=4, warmup="3 steps", log_every=1, evaluations=2, checkpoint_seconds=0)
     train(method, sampler, config, seed=0, folder=folder, identity="killed")
     save_encoder(folder / "encoder.safetensors", method.kept)
@@ -352,7 +353,7 @@ class Fragile(Method):
 
     def __init__(self, parts, bad_step: int, where: str):
         super().__init__()
-        self.encoder = Encoder(EncoderConfig(8, 1, 2, 4), parts.topology, 16)
+        self.encoder = Transformer(EncoderConfig(8, 1, 2, 4), parts.topology, 16)
         self.bad_step, self.where = bad_step, where
 
     def loss(self, views, draws):

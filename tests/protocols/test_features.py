@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.backbone import Transformer
+from methods.encoder import Encoder, EncoderConfig
 from protocols.features import extract, extract_crops, labels_of, raw_features
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
@@ -21,7 +22,7 @@ SMALL = EncoderConfig(width=16, depth=1, heads=2, patch=4)
 
 @pytest.fixture
 def encoder() -> Encoder:
-    return Encoder(SMALL, KINECT_V2, 16)
+    return Transformer(SMALL, KINECT_V2, 16)
 
 
 @pytest.fixture
@@ -121,13 +122,13 @@ def test_rows_are_chosen_and_kept_in_order(encoder, store, clips):
 
 
 def test_an_encoder_without_class_token_pools_patches_only(store):
-    encoder = Encoder(replace(SMALL, class_token=False, registers=0), KINECT_V2, 16)
+    encoder = Transformer(replace(SMALL, class_token=False, registers=0), KINECT_V2, 16)
     both, mean = (extract(encoder, store, everything(store), VIEWS, p) for p in ("cls+mean", "mean"))
     assert torch.equal(both, mean)
 
 
 def test_an_encoder_of_another_body_is_matched_by_name(store):
-    encoder = Encoder(SMALL, KINECT_V1, 16)
+    encoder = Transformer(SMALL, KINECT_V1, 16)
     features = extract(encoder, store, everything(store), VIEWS, "mean")
     assert torch.equal(features, extract(encoder.on(KINECT_V2), store, everything(store), VIEWS, "mean"))
     assert len(encoder.joint) == 20

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from methods.backbone import Encoder, EncoderConfig
+from methods.backbone import Transformer
 from methods.decoder import Decoder, DecoderConfig
+from methods.encoder import EncoderConfig
 from methods.flops import (
     block_flops,
     counted,
@@ -55,7 +56,7 @@ def joints_of(sequences: int, frames: int, topology: Topology) -> torch.Tensor:
 
 @encoders
 def test_encoder_of_all_tokens(config: EncoderConfig, topology: Topology, frames: int):
-    encoder, x = Encoder(config, topology, frames, masked=True).to("meta"), joints_of(3, frames, topology)
+    encoder, x = Transformer(config, topology, frames, masked=True).to("meta"), joints_of(3, frames, topology)
     times, places = encoder.grid(frames)
     hidden = torch.empty(3, times, places, dtype=torch.bool, device="meta")
     expected = 3 * encoder_flops(config, times, places)
@@ -65,7 +66,7 @@ def test_encoder_of_all_tokens(config: EncoderConfig, topology: Topology, frames
 @encoders
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_encoder_of_visible_tokens(config: EncoderConfig, topology: Topology, frames: int, share: float):
-    encoder, x = Encoder(config, topology, frames).to("meta"), joints_of(3, frames, topology)
+    encoder, x = Transformer(config, topology, frames).to("meta"), joints_of(3, frames, topology)
     times, places = encoder.grid(frames)
     shown = round(share * times * places)
     visible = torch.empty(3, shown, dtype=torch.long, device="meta")

@@ -44,7 +44,7 @@ def rulers(tmp_path_factory) -> Clips:
 
 
 def sampler(clips: Clips, config: ViewConfig | None = None, augment: AugmentConfig = PLAIN, **options) -> Sampler:
-    options = {"multi_view": True, "one_person": False, **options}
+    options = {"crops": 2, "local_views": True, **options}
     return Sampler(
         ClipTensors(clips),
         config or ViewConfig(),
@@ -200,7 +200,7 @@ def test_view_groups_have_slims_names_sizes_and_order(rulers):
 
 
 def test_one_view_is_called_clip(rulers):
-    batch = sampler(rulers, multi_view=False, labels=True)(torch.tensor([5, 6, 2]), Draws(0, 0))
+    batch = sampler(rulers, crops=1, local_views=False, labels=True)(torch.tensor([5, 6, 2]), Draws(0, 0))
     assert list(batch) == ["clip"]
     assert batch["clip"].views == 1
     assert batch["clip"].labels.tolist() == [1, 0, 0]
@@ -296,7 +296,7 @@ def test_ranks_draw_what_one_rank_with_the_whole_batch_draws(clips, mirror_per, 
 
 
 def test_folding_makes_a_row_of_each_person_slot(rulers):
-    batch = sampler(rulers, multi_view=False, labels=True)(torch.tensor([5, 6]), Draws(0, 0))["clip"]
+    batch = sampler(rulers, crops=1, local_views=False, labels=True)(torch.tensor([5, 6]), Draws(0, 0))["clip"]
     folded = batch.fold()
     assert folded.joints.shape == (6, 1, 64, 15, 3)
     assert folded.present[:, 0].tolist() == [True, True, False, True, False, True]
