@@ -97,9 +97,7 @@ class Augmentation:
         self.config, self.topology = config, topology
         self.mirror_once = config.mirror_per == "clip" or (config.mirror_per == "auto" and chiral)
         self.swap = torch.tensor(topology.mirror if config.mirroring != "none" else range(len(topology)))
-        self.part_of = torch.zeros(len(topology), dtype=torch.long)
-        for number, members in enumerate(topology.parts.values()):
-            self.part_of[list(members)] = number
+        self.part_of = torch.tensor(topology.part_of)
 
     def __call__(
         self,

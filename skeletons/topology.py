@@ -139,6 +139,12 @@ class Topology:
             found[part].append(j)
         return {part: tuple(sorted(members)) for part, members in found.items() if members}
 
+    @cached_property
+    def part_of(self) -> tuple[int, ...]:
+        """Number of each joint's part, in the order of `parts`."""
+        number = {j: n for n, members in enumerate(self.parts.values()) for j in members}
+        return tuple(number[j] for j in range(len(self)))
+
     def connected_subsets(self, members: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """All non-empty subsets of `members` that are connected in the bone graph restricted to them, smallest
         first. A part of the body has some dozens; more than 14 members are refused (the number doubles with each).

@@ -21,6 +21,7 @@ class MotionMasking(Masking):
     name = "motion"
     needs = frozenset({"patches"})
     reads = ("ratio", "tau")
+    sign = 1.0
 
     def __call__(self, context: MaskContext, draws: Draws) -> Tensor:
         u = context.uniform(draws, *context.grid)
@@ -33,5 +34,12 @@ class MotionMasking(Masking):
             motion = torch.zeros_like(patches[..., 0])
         else:
             motion = torch.cat([motion[:, :1], motion], 1)
-        z = motion / (motion.amax((1, 2), keepdim=True) * self.config.tau + 1e-10)
+        z = self.sign * motion / (motion.amax((1, 2), keepdim=True) * self.config.tau + 1e-10)
         return hide_lowest(-(z.flatten(1).log_softmax(1).view_as(z) + gumbel), context)
+
+
+class InvertedMotionMasking(MotionMasking):
+    """Motion-aware masking turned round: tokens that rest are hidden more often."""
+
+    name = "motion_inverted"
+    sign = -1.0

@@ -110,6 +110,38 @@ def test_none_hides_nothing():
     assert not masks("none", context_of(torch.randn(3, 8, 25, 3))).any()
 
 
+# --- groups of tokens
+
+
+@pytest.mark.parametrize(("name", "across"), [("frame", 2), ("joint", 1)])
+def test_whole_frames_and_joints_are_hidden_all_but_one(name, across):
+    context = context_of(torch.zeros(400, 8, 25, 3), (0.5, 0.9))
+    mask = masks(name, context)
+    along = mask.float().mean(across)
+    broken = ((along > 0) & (along < 1)).sum(1)
+    assert broken.max() == 1 and torch.equal(mask.sum((1, 2)), context.hidden)
+    often = mask.float().mean(0)
+    assert (often - often.mean()).abs().max() < 5 * 0.5 / 400**0.5  # every token equally often
+
+
+def test_whole_parts_are_hidden_all_but_one():
+    context = context_of(torch.zeros(400, 8, 25, 3), (0.5, 0.9))
+    mask = masks("part", context)
+    share = torch.stack([mask[:, :, list(m)].float().mean((1, 2)) for m in KINECT_V2.parts.values()], 1)
+    assert (((share > 0) & (share < 1)).sum(1) <= 1).all()
+    assert torch.equal(mask.sum((1, 2)), context.hidden)
+
+
+def test_inverted_motion_masking_hides_what_rests():
+    joints = torch.zeros(2000, 8, 25, 3)
+    joints[:, :, :5] = 0.1 * torch.arange(8.0)[:, None, None]  # five joints move, the others rest
+    rates = {}
+    for name in ("motion", "motion_inverted"):
+        often = masks(name, context_of(joints, (0.5, 0.5))).float().mean((0, 1))
+        rates[name] = float(often[:5].mean() - often[5:].mean())
+    assert rates["motion"] > 0.1 and rates["motion_inverted"] < -0.1
+
+
 # --- tubes
 
 
