@@ -9,168 +9,31 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, NamedTuple
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-
-from methods import prototypes  # noqa: E402
-from methods.base import Method, Parts, build, method_class  # noqa: E402
-from methods.decoder import Decoder  # noqa: E402
-from methods.encoder import Encoder  # noqa: E402
-from methods.flops import VECTOR, counted, counter, encoder_flops  # noqa: E402
-from methods.prototypes import PrototypeHead  # noqa: E402
-from methods.trainer import steps_in  # noqa: E402
+from methods.base import method_class  # noqa: E402
+from methods.flops import encoder_flops  # noqa: E402
 from reports.tables import FORMATS, Table, as_text  # noqa: E402
 from skeletons.errors import command, unknown  # noqa: E402
-from skeletons.randomness import Draws  # noqa: E402
-from skeletons.sampling import Batch  # noqa: E402
-from skeletons.topology import KINECT_V2  # noqa: E402
 from sweeps.config import Config, compose  # noqa: E402
+from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost  # noqa: E402
 
 PUBLISHED = ROOT / "reports" / "published" / "flops.csv"
 DEFAULT = ("skeletonmae", "mamp", "slim")
 DEPTH = 5  # blocks of the decoders whose FLOPs were published; MAMP's own NTU-60 runs have 3
-JOINTS, PERSONS = len(KINECT_V2), 2
-CLIPS, CLASSES = 40_091, 60  # NTU-60 X-Sub's training clips, which turn epochs into steps, and its classes
 RULE = """\
 FLOPs = 2 x MAC, of matrix products, convolutions and attention only: norms, GELU, softmax, biases and other
 element-wise operations are left out. Counted by torch's FlopCounterMode on the meta device, where whole training steps
 run at their full batch, together with the products of a matrix and a vector, which it does not know; analytic formulae
 are held to the same numbers by a test. G = 10^9, exa = 10^18; Kinect v2, 25 joints.
 """
-
-
-class Pass(NamedTuple):
-    """A forward pass over one sequence (one person of one view): its tokens, and its FLOPs."""
-
-    tokens: int
-    flops: int
-
-
-@dataclass
-class MethodCost:
-    """What a method costs, in FLOPs.
-
-    Attributes:
-        config: what was counted.
-        inference: the encoder that is kept, on one person.
-        passes: in training: encoder (the student's), decoder and target network (the teacher's encoder), on one person
-            of the first views they are given.
-        step: a training step of `batch` clips: the forward passes of encoder, decoder, target network and heads over
-            all views; loss (products with prototypes, their gradients, and other products); sinkhorn; backward.
-        recomputed: what prototypes in chunks compute again in a step; not in `step`.
-        steps, batch: of the schedule.
-    """
-
-    config: Config
-    inference: Pass
-    passes: dict[str, Pass] = field(default_factory=dict)
-    step: dict[str, int] = field(default_factory=dict)
-    recomputed: int = 0
-    steps: int = 0
-    batch: int = 1
-
-    @property
-    def total(self) -> int:
-        """A whole training step."""
-        return sum(self.step.values())
-
-
-def cost(config: Config) -> MethodCost:
-    """Count a method on the meta device.
-
-    Raises:
-        BadInput: settings from which the method cannot be built.
-    """
-    c = config
-    parts = Parts(c.method, KINECT_V2, c.backbone, c.decoder, c.heads, c.teacher, c.views, c.masking, CLASSES)
-    method = build(parts).to("meta")
-    joints = torch.empty(1, c.views.frames, JOINTS, 3, device="meta")
-    tokens = c.views.frames // c.backbone.patch * JOINTS + method.kept.extra
-    found = MethodCost(c, Pass(tokens, counted(lambda: method.kept(joints))))
-    if method.trains:
-        c.train.check()
-        found.batch, found.steps = c.train.batch, max(1, steps_in(c.train.length, c.train.batch, CLIPS))
-        found.step, found.passes = count_step(method, c)
-        if "heads" in found.step:
-            found.recomputed = sum(count_step(method, c, recompute=True)[0].values()) - found.total
-    return found
-
-
-def count_step(method: Method, config: Config, recompute: bool = False) -> tuple[dict[str, int], dict[str, Pass]]:
-    """FLOPs of one training step by part, and each network's first pass (see MethodCost).
-
-    Args:
-        method: on the meta device.
-        recompute: count prototypes as they run, in chunks; else as if one chunk held everything.
-    """
-    forward: Counter[str] = Counter()
-    passes: dict[str, Pass] = {}
-    with counter() as count, ExitStack() as stack:
-
-        def watch(module: nn.Module, part: str) -> None:
-            before: list[int] = []
-
-            def enter(module: nn.Module, inputs: Any) -> None:
-                before.append(count.get_total_flops())
-
-            def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-                flops = count.get_total_flops() - before.pop()
-                forward[part] += flops
-                encoded = isinstance(module, Encoder)
-                tokens = output.patches.flatten(1, -2).shape[1] + module.extra if encoded else output.shape[1]
-                passes.setdefault(part, Pass(tokens, flops // len(inputs[0])))
-
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
-
-        for module in method.modules():
-            if part := _part(module):
-                watch(module, part)
-        if not recompute:
-            stack.enter_context(mock.patch.object(prototypes, "CHUNK", sys.maxsize))
-        loss = method.loss(views_of(method, config), Draws(0, 0, device="meta"))["loss"]
-        ahead, kinds = count.get_total_flops(), count.get_flop_counts()["Global"]
-        sinkhorn = sum(kinds.get(kind, 0) for kind in VECTOR)
-        loss.backward()
-        backward = count.get_total_flops() - ahead
-    rest = ahead - forward.total() - sinkhorn
-    return {**forward, "loss": rest, "sinkhorn": sinkhorn, "backward": backward}, passes
-
-
-def _part(module: nn.Module) -> str | None:
-    """The part of a step to which a module's forward passes belong."""
-    if isinstance(module, Encoder):
-        return "encoder" if any(p.requires_grad for p in module.parameters()) else "target network"
-    return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
-
-
-def views_of(method: Method, config: Config) -> dict[str, Batch]:
-    """A step's view groups on the meta device, as the sampler makes them, all persons present."""
-
-    def batch(views: int, frames: int) -> Batch:
-        shape = (views * config.train.batch, 1 if method.one_person else PERSONS, frames, JOINTS)
-        with torch.device("meta"):
-            observed, present = (torch.empty(s, dtype=torch.bool) for s in (shape, shape[:2]))
-            labels = torch.empty(shape[0], dtype=torch.long) if method.uses_labels else None
-            return Batch(torch.empty(*shape, 3), observed, present, views, labels)
-
-    if not method.local_views:
-        return {"clip": batch(1, config.views.frames)}
-    crops = {f"local{v.frames}-{i}": batch(2 * v.crops, v.frames) for i, v in enumerate(config.views.locals)}
-    return {"global": batch(2, config.views.frames), **crops}
 
 
 def giga(flops: int | float) -> str:

@@ -18,6 +18,7 @@ from sweeps.records import Records
 PUBLISHED = Path(__file__).resolve().parent / "published" / "ablations.csv"
 FLOORS = {"untrained": "untrained encoder", "raw": "raw coordinates"}
 PROTOCOLS = {"linear": "linear", "retrieval": "1-NN"}
+PROTOCOLS |= {f"{p} native": f"{shown} native" for p, shown in PROTOCOLS.items()}
 
 
 @dataclass
@@ -135,9 +136,11 @@ def _notes(
         if shown:
             clips = next(r["clips_without_twins"] for r in one if "clips_without_twins" in r)
             notes.append(f"on the {clips} test clips of {split} without an identical training clip: {', '.join(shown)}")
+    native = any(p.endswith(" native") for _, _, p in results)
     for protocol in dict.fromkeys(r["protocol"] for r in one):
         some = next(r for r in one if r["protocol"] == protocol and r["pooling"] != "raw") if one else {}
-        notes.append(f"{PROTOCOLS[protocol]}: {some['recipe']}, pooling {some['pooling']}; {some['selection']}")
+        pooling = some["pooling"] if not native else "mean of patch tokens; native: the method's own (class token)"
+        notes.append(f"{PROTOCOLS[protocol]}: {some['recipe']}, pooling {pooling}; {some['selection']}")
     seeds = sorted({w["seed"] for w in plan["works"]})
     how = (
         "Student's t over seeds" if len(seeds) >= 3 else "bootstrap over test clips (too few seeds for one over seeds)"

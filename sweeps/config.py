@@ -33,7 +33,7 @@ class ProtocolConfig:
 
     Attributes:
         names: protocols to run: linear, retrieval.
-        pooling: mean, cls+mean, or native (the method's own).
+        pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
     """
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.base import Method, Parts, build, method_class
+from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
 from methods.trainer import TrainingFailed, steps_in, train
 from protocols.features import extract, extract_crops, labels_of, raw_features
@@ -25,7 +25,8 @@ from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
 from sweeps.config import Config, to_yaml
-from sweeps.plan import RAW, Work, data_of, device_of, pooling_of, pretraining_identity
+from sweeps.costs import parts_of
+from sweeps.plan import NATIVE, RAW, Work, data_of, device_of, poolings_of, pretraining_identity
 from sweeps.records import Records, provenance, write_json, write_text
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -57,20 +58,8 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
 def make_method(config: Config, data: Clips, train_clips: int, device: str) -> Method:
     """The method with its initial weights, a function of the seed alone."""
     torch.manual_seed(Draws(config.seeds[0], "weights").torch_seed())
-    method = build(
-        Parts(
-            method=config.method,
-            topology=data.topology,
-            backbone=config.backbone,
-            decoder=config.decoder,
-            heads=config.heads,
-            teacher=config.teacher,
-            views=config.views,
-            masking=config.masking,
-            classes=len(data.class_names),
-            steps=max(1, steps_in(config.train.length, config.train.batch, train_clips)),
-        )
-    )
+    steps = max(1, steps_in(config.train.length, config.train.batch, train_clips))
+    method = build(parts_of(config, data.topology, len(data.class_names), steps))
     return method.to(device)
 
 
@@ -122,7 +111,7 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
     fit, held = (torch.from_numpy(np.searchsorted(part.train, rows)) for rows in withhold(data, part.train))
 
     def evaluator(encoder: Any, step: int) -> Iterator[tuple[str, float]]:
-        x = extract(encoder, store, torch.arange(len(store)), config.views, pooling_of(config))
+        x = extract(encoder, store, torch.arange(len(store)), config.views, poolings_of(config)[""])
         y = store.labels.cpu()
         yield "knn", 100 * float(retrieve(x[fit], y[fit], x[held], y[held]).float().mean())
 
@@ -131,44 +120,57 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
 
 def judge(work: Work, records: Records, report: Report) -> None:
     """Run the protocols whose results are missing; the features are extracted once."""
-    missing = {p: j for p, j in work.judgements.items() if not records.result_file(work.pretraining, j).is_file()}
-    if not missing:
-        return
     config = work.config
     data, part = data_of(config)
     store = ClipTensors(data, device_of(config))
     rows = torch.from_numpy(np.concatenate([part.train, part.test]))
+    for suffix, pooling in poolings_of(config).items():
+        wanted = {p.removesuffix(NATIVE): j for p, j in work.judgements.items() if p.endswith(NATIVE) == bool(suffix)}
+        missing = {p: j for p, j in wanted.items() if not records.result_file(work.pretraining, j).is_file()}
+        if not missing:
+            continue
+        crops, test = _features(work, records, store, rows, len(part.train), pooling, "linear" in missing)
+        for protocol, identity in missing.items():
+            result = _judgement(protocol, config, data, part, store, crops, test, work.raw)
+            result |= {
+                "protocol": protocol,
+                "identity": identity,
+                "pretraining": work.pretraining,
+                "data": data.name,
+                "fingerprint": data.fingerprint,
+                "split": part.name,
+                "pooling": RAW if work.raw else pooling,
+                "seed": work.seed,
+                "selection": "last epoch; test split read once",
+                "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+                **provenance(),
+            }
+            write_json(records.result_file(work.pretraining, identity), result)
+            report("judged", {"protocol": protocol + suffix, "top1": result["top1"]})
+
+
+def _features(
+    work: Work, records: Records, store: ClipTensors, rows: Tensor, train: int, pooling: str, probed: bool
+) -> tuple[Tensor, Tensor]:
+    """Features of the clips `rows`, the first `train` of which train.
+
+    Args:
+        probed: random crops of the training clips are wanted too.
+
+    Returns:
+        (crop, training clip, feature), the evaluation view first, and (test clip, feature).
+    """
+    config = work.config
     if work.raw:
-        features, pooling = raw_features(store, rows), RAW
-    else:
-        encoder, pooling = (
-            load_encoder(records.encoder(work.pretraining), device_of(config)),
-            pooling_of(config),
-        )
-        features = extract(encoder, store, rows, config.views, pooling)
-    train, test = features[: len(part.train)], features[len(part.train) :]
-    crops = train[None]
-    if "linear" in missing and not work.raw and config.protocol.probe.crops:
-        settings = config.protocol.probe
-        more = extract_crops(encoder, store, rows[: len(train)], config.views, pooling, settings.crops, config.seeds[0])
+        features = raw_features(store, rows)
+        return features[None, :train], features[train:]
+    encoder = load_encoder(records.encoder(work.pretraining), device_of(config))
+    features = extract(encoder, store, rows, config.views, pooling)
+    crops, settings = features[None, :train], config.protocol.probe
+    if probed and settings.crops:
+        more = extract_crops(encoder, store, rows[:train], config.views, pooling, settings.crops, config.seeds[0])
         crops = torch.cat([crops, more])
-    for protocol, identity in missing.items():
-        result = _judgement(protocol, config, data, part, store, crops, test, work.raw)
-        result |= {
-            "protocol": protocol,
-            "identity": identity,
-            "pretraining": work.pretraining,
-            "data": data.name,
-            "fingerprint": data.fingerprint,
-            "split": part.name,
-            "pooling": pooling,
-            "seed": work.seed,
-            "selection": "last epoch; test split read once",
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-            **provenance(),
-        }
-        write_json(records.result_file(work.pretraining, identity), result)
-        report("judged", {"protocol": protocol, "top1": result["top1"]})
+    return crops, features[train:]
 
 
 def _judgement(

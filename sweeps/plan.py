@@ -33,7 +33,7 @@ from sweeps.config import Config, compose, differing, select
 PROTOCOLS = {"linear": linear.VERSION, "retrieval": retrieval.VERSION}
 # Fields of `train` that cannot change the weights; length and warmup enter as steps.
 NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup")
-RAW, UNTRAINED = "raw", "untrained"
+RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Work:
     Attributes:
         cell: name in the table; `untrained` and `raw` are the floors.
         pretraining: identity of the encoder ("raw" where there is none).
-        judgements: protocol -> identity of its result.
+        judgements: protocol -> identity of its result; "linear native" is the one by the method's own pooling, where
+            both are asked for.
         config: of this piece alone: one split, one seed.
         raw: judge raw coordinates, without an encoder.
     """
@@ -155,9 +156,12 @@ def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, 
     )
 
 
-def pooling_of(config: Config) -> str:
-    """The pooling that protocols use: the method's own unless one is named."""
-    return config.method.pooling if config.protocol.pooling == "native" else config.protocol.pooling
+def poolings_of(config: Config) -> dict[str, str]:
+    """What follows a protocol's name -> the pooling it stands for; the first is watched while training."""
+    wanted, native = config.protocol.pooling, config.method.pooling
+    if wanted == "both":
+        return {"": "mean", NATIVE: native}
+    return {"": native if wanted == "native" else wanted}
 
 
 def _work(cell: str, config: Config, raw: bool = False) -> Work:
@@ -166,8 +170,11 @@ def _work(cell: str, config: Config, raw: bool = False) -> Work:
             raise unknown("protocol", name, PROTOCOLS)
     data, part = data_of(config)
     identity = RAW if raw else pretraining_identity(config, data, part)[0]
-    pooling = RAW if raw else pooling_of(config)
-    judgements = {p: judgement_identity(config, p, data, part, pooling) for p in config.protocol.names}
+    judgements = {
+        protocol + suffix: judgement_identity(config, protocol, data, part, RAW if raw else pooling)
+        for suffix, pooling in poolings_of(config).items()
+        for protocol in config.protocol.names
+    }
     return Work(cell, part.name, config.seeds[0], config, identity, judgements, raw)
 
 
@@ -182,8 +189,8 @@ def _check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.range()
-    if config.protocol.pooling not in ("native", *features.POOLINGS):
-        raise unknown("protocol.pooling", config.protocol.pooling, ("native", *features.POOLINGS))
+    if config.protocol.pooling not in ("native", "both", *features.POOLINGS):
+        raise unknown("protocol.pooling", config.protocol.pooling, ("native", "both", *features.POOLINGS))
     if config.views.frames % config.backbone.patch:
         raise BadInput(
             f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"

@@ -153,3 +153,17 @@ def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     assert run.main([*tiny, "ablation=stm", "dry=true"]) == 0
     assert "7 pieces, 0 there, 7 to do" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+def test_both_poolings_stand_side_by_side_and_what_is_equal_is_judged_once(tiny, tmp_path, table, capfd):
+    line = [*tiny, "protocol=retrieval", "protocol.pooling=both"]
+    assert run.main([*line, "method=slim"]) == 0
+    printed = capfd.readouterr().out
+    assert "1-NN xsub" in printed and "1-NN native xsub" in printed
+    records = Records(tmp_path / "runs")
+    slim = next(p.parent for p in records.root.glob("*/run.json") if '"method": "slim"' in p.read_text())
+    found = [json.loads(p.read_text())["pooling"] for p in slim.glob("eval/*/result.json")]
+    assert sorted(found) == ["cls+mean", "mean"]
+    assert run.main([*line, "method=mamp"]) == 0
+    mamp = next(p.parent for p in records.root.glob("*/run.json") if '"method": "mamp"' in p.read_text())
+    assert len(list(mamp.glob("eval/*/result.json"))) == 1
