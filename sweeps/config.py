@@ -72,6 +72,7 @@ class Config:
 
     Attributes:
         setting, scale: names of the chosen groups, for the record.
+        budget: the cost that a table's cells share: clips, flops or seconds (see sweeps/budget.py).
         seeds: one run of each cell for each seed.
         splits: splits to run; empty means `data.split` alone.
         device: auto, cpu, cuda or cuda:N.
@@ -95,6 +96,7 @@ class Config:
     ablation: AblationConfig = field(default_factory=AblationConfig)
     setting: str = "paper"
     scale: str = "demo"
+    budget: str = "clips"
     seeds: list[int] = field(default_factory=lambda: [0])
     splits: list[str] = field(default_factory=list)
     device: str = "auto"

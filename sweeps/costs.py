@@ -89,13 +89,22 @@ def cost(config: Config) -> MethodCost:
     if method.trains:
         c.train.check()
         found.batch, found.steps = c.train.batch, max(1, steps_in(c.train.length, c.train.batch, CLIPS))
-        found.step, found.passes = count_step(method, c)
+        views = views_of(method, c)
+        found.step, found.passes = count_step(method, views)
         if "heads" in found.step:
-            found.recomputed = sum(count_step(method, c, recompute=True)[0].values()) - found.total
+            found.recomputed = sum(count_step(method, views, recompute=True)[0].values()) - found.total
     return found
 
 
-def count_step(method: Method, config: Config, recompute: bool = False) -> tuple[dict[str, int], dict[str, Pass]]:
+def count_views(config: Config, topology: Topology, persons: int) -> tuple[dict[str, int], dict[str, Pass]]:
+    """FLOPs of one training step on clips of `persons` present persons (see `count_step`)."""
+    method = build(parts_of(config, topology, CLASSES)).to("meta")
+    return count_step(method, views_of(method, config, len(topology), persons))
+
+
+def count_step(
+    method: Method, views: dict[str, Batch], recompute: bool = False
+) -> tuple[dict[str, int], dict[str, Pass]]:
     """FLOPs of one training step by part, and each network's first pass (see MethodCost).
 
     Args:
@@ -127,7 +136,7 @@ def count_step(method: Method, config: Config, recompute: bool = False) -> tuple
                 watch(module, part)
         if not recompute:
             stack.enter_context(mock.patch.object(prototypes, "CHUNK", sys.maxsize))
-        loss = method.loss(views_of(method, config), Draws(0, 0, device="meta"))["loss"]
+        loss = method.loss(views, Draws(0, 0, device="meta"))["loss"]
         ahead, kinds = count.get_total_flops(), count.get_flop_counts()["Global"]
         sinkhorn = sum(kinds.get(kind, 0) for kind in VECTOR)
         loss.backward()
@@ -143,11 +152,11 @@ def _part(module: nn.Module) -> str | None:
     return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
 
 
-def views_of(method: Method, config: Config) -> dict[str, Batch]:
+def views_of(method: Method, config: Config, joints: int = JOINTS, persons: int = PERSONS) -> dict[str, Batch]:
     """A step's view groups on the meta device, as the sampler makes them, all persons present."""
 
     def batch(views: int, frames: int) -> Batch:
-        shape = (views * config.train.batch, 1 if method.one_person else PERSONS, frames, JOINTS)
+        shape = (views * config.train.batch, 1 if method.one_person else persons, frames, joints)
         with torch.device("meta"):
             observed, present = (torch.empty(s, dtype=torch.bool) for s in (shape, shape[:2]))
             labels = torch.empty(shape[0], dtype=torch.long) if method.uses_labels else None

@@ -233,6 +233,10 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         composed[cell] = compose([*(c for c in changes if c.partition("=")[0] not in said), *plain])
         _check(composed[cell])
     reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
+    if config.budget != "clips":
+        from sweeps.budget import equalise  # it trains a few steps, so it stands above this file
+
+        composed = equalise(composed, reference)
     floors = {}
     if config.ablation.floors and config.method.name != UNTRAINED:
         method = method_class(UNTRAINED).Config(name=UNTRAINED, pooling=reference.method.pooling)

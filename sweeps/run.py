@@ -3,7 +3,7 @@
 ablation=NAME        fill a table                     (see sweeps/conf/ablation)
 method=NAME          train and judge one method       (see sweeps/conf/method)
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive
-scale=demo|small|paper   setting=paper|matched   masking=NAME   augment=NAME
+scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
 seeds=[0,1,2]        splits=[xsub,xview]    workers=N    dry=true
 SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
+from methods.base import support_matrix  # noqa: E402
 from skeletons.errors import command  # noqa: E402
 from sweeps.config import Config  # noqa: E402
 from sweeps.plan import Work, device_of, digest, make_plan  # noqa: E402
@@ -72,6 +73,10 @@ def show_plan(works: Sequence[Work], missing: Sequence[Work], records: Records) 
         part = "encoder there, " if records.encoder(work.pretraining).is_file() and work.key in todo else ""
         print(f"{work.cell:<20} {work.split:<12} seed {work.seed}  {work.pretraining:<12}  {part}{state}")
     print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
+    print("\nmasking strategies that each method can use:")
+    for method, row in support_matrix().items():
+        if usable := [name for name, reason in row.items() if reason is None]:
+            print(f"{method:<20} {' '.join(usable)}")
 
 
 def main(command: Sequence[str]) -> int:

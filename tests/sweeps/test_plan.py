@@ -111,3 +111,30 @@ def test_what_could_only_fail_later_is_refused_before_anything_runs(tiny, overri
         make_plan([*tiny, *overrides])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_equal_flops_make_the_cheaper_method_run_longer(tiny):
+    from sweeps.budget import step_flops
+
+    line = [*tiny, "budget=flops", "grid.backbone.patch=4,8", "method=mamp", "train.length=1000 steps"]
+    fine, coarse = (w.config for w in make_plan(line)[1] if "backbone.patch" in w.cell)
+    steps = [int(c.train.length.split()[0]) for c in (fine, coarse)]
+    assert steps[0] == 1000 < steps[1]
+    costs = [n * step_flops(c) for n, c in zip(steps, (fine, coarse))]
+    assert costs[1] == pytest.approx(costs[0], rel=1e-3)
+
+
+def test_equal_seconds_are_measured_once(tiny, tmp_path, monkeypatch):
+    from sweeps import budget
+
+    line = [*tiny, "budget=seconds", "grid.method=mamp,supervised", "train.length=1000 steps"]
+    first = [w.config.train.length for w in make_plan(line)[1] if w.cell.startswith("method=")]
+    assert first[0] == "1000 steps" and int(first[1].split()[0]) > 0
+    assert len((tmp_path / "runs" / "throughput.json").read_text().split("seconds")) == 3
+    monkeypatch.setattr(budget, "_measured", None)
+    assert [w.config.train.length for w in make_plan(line)[1] if w.cell.startswith("method=")] == first
+
+
+def test_unknown_budgets_are_refused(tiny):
+    with pytest.raises(BadInput, match="unknown budget 'flop'; did you mean 'flops'"):
+        make_plan([*tiny, "method=mamp", "budget=flop"])

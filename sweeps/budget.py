@@ -1,0 +1,101 @@
+"""Which cost the cells of a table share: clips seen, floating-point operations, or seconds.
+
+`budget=clips` leaves every cell's length as it is configured (`setting=matched` gives all of them the same clips).
+`budget=flops` and `budget=seconds` change the length of every cell but the reference one, so that its whole training
+costs what the reference cell's does. Seconds are measured once on this machine, alone, and kept in
+`runs/throughput.json`, so that a later call makes the same plan.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from methods.base import method_class
+from methods.trainer import optimizer_for, steps_in
+from skeletons.clips import Clips
+from skeletons.errors import unknown
+from skeletons.randomness import Draws
+from sweeps.config import Config
+from sweeps.costs import count_views
+from sweeps.execute import make_method, make_sampler
+from sweeps.plan import data_of, device_of, digest, pretraining_identity
+from sweeps.records import read_json, write_json
+
+BUDGETS = ("clips", "flops", "seconds")
+
+
+def equalise(cells: dict[str, Config], reference: Config) -> dict[str, Config]:
+    """The cells with lengths such that each costs what `reference` does.
+
+    Raises:
+        BadInput: an unknown budget.
+    """
+    budget = reference.budget
+    if budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
+    if budget == "clips":
+        return cells
+    each = {"flops": step_flops, "seconds": step_seconds}[budget]
+    train = reference.train
+    steps = steps_in(train.length, train.batch, len(data_of(reference)[1].train))
+    whole = steps * each(reference)
+
+    def same_cost(config: Config) -> Config:
+        if config == reference or not method_class(config.method.name).trains:
+            return config
+        length = f"{max(1, round(whole / each(config)))} steps"
+        return replace(config, train=replace(config.train, length=length))
+
+    return {cell: same_cost(config) for cell, config in cells.items()}
+
+
+def step_flops(config: Config) -> float:
+    """FLOPs of a training step on this data: its joints, and its mean number of persons."""
+    data, part = data_of(config)
+    persons = float(data.present[part.train].sum(1).mean())
+    one, two = (sum(count_views(config, data.topology, n)[0].values()) for n in (1, 2))
+    return one + (persons - 1) * (two - one)
+
+
+def step_seconds(config: Config, rounds: int = 7) -> float:
+    """Median seconds of a training step on this machine, measured once and then remembered."""
+    data, part = data_of(config)
+    key = _throughput_key(config, data)
+    path = Path(config.runs) / "throughput.json"
+    known = read_json(path) or {}
+    if key not in known:
+        known[key] = {"method": config.method.name, "seconds": _measured(config, data, part.train, rounds)}
+        write_json(path, known)
+    return known[key]["seconds"]
+
+
+def _throughput_key(config: Config, data: Clips) -> str:
+    """What the time of a step depends on: all that the encoder's identity has, but the length and the seed."""
+    timed = replace(config, seeds=[0], train=replace(config.train, length="1 steps", warmup="1 steps"))
+    return digest(pretraining_identity(timed, data, data_of(config)[1])[1])
+
+
+def _measured(config: Config, data: Clips, rows: np.ndarray, rounds: int) -> float:
+    torch.set_num_threads(config.threads)
+    device = device_of(config)
+    method, sampler = make_method(config, data, len(rows), device), make_sampler(config, data, rows, device)
+    optimizer = optimizer_for(method, config.train)
+    clips = torch.arange(config.train.batch, device=device) % len(rows)
+    seconds = []
+    for step in range(rounds + 2):
+        began = time.perf_counter()
+        draws = Draws(0, step, device=device)
+        method.loss(sampler(clips, draws), draws)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step(0.0)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds[2:])
