@@ -1,6 +1,6 @@
 """`python reports/make.py [table=stm] [data=nwucla] [scale=small] [plan=NAME] [runs=DIR] [out=DIR]`: print tables from
 the records and write them as text, Markdown, CSV and LaTeX to reports/out (or out=, or $SKELBENCH_OUT). It never
-trains; what is missing shows as missing."""
+trains; what is missing shows as missing. `table=settings` says what each method uses, and needs no records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-from reports.tables import FORMATS, ablation_table, as_text  # noqa: E402
+from reports.settings import settings_table  # noqa: E402
+from reports.tables import FORMATS, Table, ablation_table, as_text  # noqa: E402
 from skeletons.errors import BadInput, command, unknown  # noqa: E402
 from sweeps.records import Records, read_json, write_text  # noqa: E402
 
@@ -43,16 +44,22 @@ def chosen_plans(records: Records, wanted: dict[str, str]) -> list[dict[str, Any
     return list(newest.values())
 
 
+def tables(wanted: dict[str, str]) -> list[Table]:
+    """The tables that the command line asks for."""
+    if wanted.get("table") == "settings":
+        return [settings_table([f"{k}={wanted[k]}" for k in ("data", "scale") if k in wanted])]
+    records = Records(wanted.get("runs", "runs"))
+    return [ablation_table(plan, records) for plan in chosen_plans(records, wanted)]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print and write the tables; returns the exit status."""
     wanted = dict(a.partition("=")[::2] for a in arguments)
     for key in wanted:
         if key not in KEYS:
             raise unknown("argument", key, KEYS)
-    records = Records(wanted.get("runs", "runs"))
     out = Path(wanted.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
-    for plan in chosen_plans(records, wanted):
-        table = ablation_table(plan, records)
+    for table in tables(wanted):
         print("\n" + as_text(table), end="")
         for suffix, render in FORMATS.items():
             write_text(out / f"{table.name}.{suffix}", render(table))

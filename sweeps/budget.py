@@ -59,7 +59,7 @@ def step_flops(config: Config) -> float:
     """FLOPs of a training step on this data: its joints, and its mean number of persons."""
     data, part = data_of(config)
     persons = float(data.present[part.train].sum(1).mean())
-    one, two = (sum(count_views(config, data.topology, n)[0].values()) for n in (1, 2))
+    one, two = (sum(count_views(config, data.topology, n).flops.values()) for n in (1, 2))
     return one + (persons - 1) * (two - one)
 
 

@@ -59,6 +59,8 @@ class MethodCost:
             all views; loss (products with prototypes, their gradients, and other products); sinkhorn; backward.
         recomputed: what prototypes in chunks compute again in a step; not in `step`.
         steps, batch: of the schedule.
+        encoder_parameters, other_parameters: of the encoder that is kept, and of all that only training needs.
+        terms: names of the loss's parts and statistics.
     """
 
     config: Config
@@ -68,6 +70,9 @@ class MethodCost:
     recomputed: int = 0
     steps: int = 0
     batch: int = 1
+    encoder_parameters: int = 0
+    other_parameters: int = 0
+    terms: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -86,26 +91,34 @@ def cost(config: Config) -> MethodCost:
     joints = torch.empty(1, c.views.frames, JOINTS, 3, device="meta")
     tokens = c.views.frames // c.backbone.patch * JOINTS + method.kept.extra
     found = MethodCost(c, Pass(tokens, counted(lambda: method.kept(joints))))
+    found.encoder_parameters = sum(p.numel() for p in method.kept.parameters())
+    found.other_parameters = sum(p.numel() for p in method.parameters()) - found.encoder_parameters
     if method.trains:
         c.train.check()
         found.batch, found.steps = c.train.batch, max(1, steps_in(c.train.length, c.train.batch, CLIPS))
         views = views_of(method, c)
-        found.step, found.passes = count_step(method, views)
+        found.step, found.passes, found.terms = count_step(method, views)
         if "heads" in found.step:
-            found.recomputed = sum(count_step(method, views, recompute=True)[0].values()) - found.total
+            found.recomputed = sum(count_step(method, views, recompute=True).flops.values()) - found.total
     return found
 
 
-def count_views(config: Config, topology: Topology, persons: int) -> tuple[dict[str, int], dict[str, Pass]]:
+def count_views(config: Config, topology: Topology, persons: int) -> Step:
     """FLOPs of one training step on clips of `persons` present persons (see `count_step`)."""
     method = build(parts_of(config, topology, CLASSES)).to("meta")
     return count_step(method, views_of(method, config, len(topology), persons))
 
 
-def count_step(
-    method: Method, views: dict[str, Batch], recompute: bool = False
-) -> tuple[dict[str, int], dict[str, Pass]]:
-    """FLOPs of one training step by part, and each network's first pass (see MethodCost).
+class Step(NamedTuple):
+    """FLOPs of a training step by part, each network's first pass, and the loss's terms (see MethodCost)."""
+
+    flops: dict[str, int]
+    passes: dict[str, Pass]
+    terms: tuple[str, ...]
+
+
+def count_step(method: Method, views: dict[str, Batch], recompute: bool = False) -> Step:
+    """Count one training step.
 
     Args:
         method: on the meta device.
@@ -136,13 +149,13 @@ def count_step(
                 watch(module, part)
         if not recompute:
             stack.enter_context(mock.patch.object(prototypes, "CHUNK", sys.maxsize))
-        loss = method.loss(views, Draws(0, 0, device="meta"))["loss"]
+        terms = method.loss(views, Draws(0, 0, device="meta"))
         ahead, kinds = count.get_total_flops(), count.get_flop_counts()["Global"]
         sinkhorn = sum(kinds.get(kind, 0) for kind in VECTOR)
-        loss.backward()
+        terms["loss"].backward()
         backward = count.get_total_flops() - ahead
     rest = ahead - forward.total() - sinkhorn
-    return {**forward, "loss": rest, "sinkhorn": sinkhorn, "backward": backward}, passes
+    return Step({**forward, "loss": rest, "sinkhorn": sinkhorn, "backward": backward}, passes, tuple(terms))
 
 
 def _part(module: nn.Module) -> str | None:

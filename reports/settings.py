@@ -1,0 +1,66 @@
+"""What each method really uses, in its authors' setting and in the common one: `reports/make.py table=settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from methods.base import all_methods
+from reports.tables import Table
+from sweeps.config import Config, compose, options
+from sweeps.costs import CLIPS, JOINTS, cost
+
+STATISTICS = ("loss", "masked", "mask_filled", "accuracy")
+COLUMNS = [
+    *("method", "setting", "frames", "patch", "tokens", "encoded", "encoder, M", "training only, M"),
+    *("GFLOPs a clip", "clips a step", "steps", "augmentation", "loss terms"),
+]
+
+
+def augmentation_of(config: Config) -> str:
+    """Rotation, mirroring and bone scaling in short, with the probability of each."""
+    a = config.augment
+    used = [f"{kind} {what}" for what in ("rotation", "mirroring", "scaling") if (kind := getattr(a, what)) != "none"]
+    return f"{', '.join(used)} ({a.probability:g})" if used else "none"
+
+
+def row_of(config: Config) -> list[str]:
+    """A method's row in one setting."""
+    found = cost(config)
+    terms = ", ".join(name for name in found.terms if name not in STATISTICS) or "one"
+    return [
+        config.method.name,
+        config.setting,
+        str(config.views.frames),
+        f"{config.backbone.patch} x 1",
+        str(config.views.frames // config.backbone.patch * JOINTS),
+        str(found.passes["encoder"].tokens) if found.step else "-",
+        f"{found.encoder_parameters / 1e6:.2f}",
+        f"{found.other_parameters / 1e6:.2f}",
+        f"{found.total / found.batch / 1e9:.1f}" if found.step else "-",
+        f"{found.batch:,}" if found.step else "-",
+        f"{found.steps:,}" if found.step else "-",
+        augmentation_of(config) if found.step else "-",
+        terms if found.step else "-",
+    ]
+
+
+def settings_table(overrides: Sequence[str] = ()) -> Table:
+    """Every method in both settings.
+
+    Args:
+        overrides: as for sweeps/run.py, e.g. `scale=small`; scale=paper unless another is given.
+    """
+    scale = [] if any(o.startswith("scale=") for o in overrides) else ["scale=paper"]
+    rows = []
+    for name in options("method"):
+        if name in all_methods():
+            for setting in options("setting"):
+                rows.append(row_of(compose([f"method={name}", f"setting={setting}", *scale, *overrides])))
+    notes = [
+        "encoded: tokens of the first view that the trained encoder is given (visible ones, class and register tokens)",
+        "training only: parameters of decoders, heads, teachers and classifiers",
+        "GFLOPs a clip: a whole training step, forward and backward, all views, two persons where a method folds them",
+        f"steps: an epoch is a pass over the {CLIPS:,} training clips of NTU-60 X-Sub",
+        "augmentation: in brackets the probability of each",
+    ]
+    return Table("settings", "What each method uses", COLUMNS, rows, notes)

@@ -1,0 +1,43 @@
+"""The table of settings says what is really built."""
+
+from __future__ import annotations
+
+import pytest
+
+from methods.base import all_methods
+from reports import make
+from reports.settings import settings_table
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[tuple[str, str], dict[str, str]]:
+    table = settings_table(["scale=demo"])
+    return {(r[0], r[1]): dict(zip(table.columns, r)) for r in table.rows}
+
+
+def test_every_method_stands_there_in_both_settings(rows):
+    assert set(rows) == {(m, s) for m in all_methods() for s in ("matched", "paper")}
+
+
+def test_what_matched_makes_equal_is_equal(rows):
+    matched = [row for (_, setting), row in rows.items() if setting == "matched" and row["steps"] != "-"]
+    for column in ("frames", "patch", "tokens", "clips a step", "steps"):
+        assert len({row[column] for row in matched}) == 1, column
+
+
+def test_rows_are_what_the_methods_do(rows):
+    mamp, slim = rows["mamp", "paper"], rows["slim", "paper"]
+    assert (mamp["patch"], mamp["tokens"], mamp["encoded"]) == (
+        "4 x 1",
+        "200",
+        "19",
+    )  # int(200 x 0.1) in floating point
+    assert (slim["patch"], slim["tokens"], slim["encoded"]) == ("8 x 1", "100", "105")
+    assert slim["loss terms"] == "mfm, glcl, koleo" and mamp["loss terms"] == "one"
+    assert float(slim["training only, M"]) > float(slim["encoder, M"])
+    assert rows["untrained", "paper"]["GFLOPs a clip"] == "-"
+
+
+def test_the_command_prints_it(capsys, tmp_path):
+    assert make.main(["table=settings", "scale=demo", f"out={tmp_path}"]) == 0
+    assert "What each method uses" in capsys.readouterr().out and (tmp_path / "settings.tex").is_file()
