@@ -154,7 +154,9 @@ def _part(module: nn.Module) -> str | None:
     """The part of a step to which a module's forward passes belong."""
     if isinstance(module, Encoder):
         return "encoder" if any(p.requires_grad for p in module.parameters()) else "target network"
-    return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
+    if isinstance(module, Decoder):
+        return "decoder"
+    return "heads" if isinstance(module, PrototypeHead) else getattr(module, "step_part", None)
 
 
 def views_of(method: Method, config: Config) -> dict[str, Batch]:
