@@ -40,6 +40,8 @@ class Decoder(nn.Module):
     values: numbers predicted for each patch.
     """
 
+    step_part = "decoder"  # where its operations are counted
+
     def __init__(self, config: DecoderConfig, encoder_width: int, grid: tuple[int, int], values: int):
         super().__init__()
         width, heads = config.width, config.heads

@@ -40,3 +40,22 @@ def effective_rank(x: Float[Tensor, "row width"]) -> float:
     s = torch.linalg.svdvals((x - x.mean(0)).float())
     p = s / s.sum().clamp(min=1e-12)
     return float(torch.special.entr(p).sum().exp())
+
+
+def variance_covariance(
+    x: Float[Tensor, "row width"], where: Bool[Tensor, " row"], gamma: float = 1.0
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """VICReg's two terms against collapse (Bardes et al., ICLR 2022, eqs. 1-4), over the rows where `where` is True.
+
+    Returns:
+        (variance, covariance): mean over channels of max(0, gamma - sqrt(Var + 1e-4)); sum of the squared off-diagonal
+        entries of the covariance matrix over the width. Both divide by rows - 1; no row gives (gamma - 0.01, 0).
+    """
+    weight = where.to(x.dtype)[:, None]
+    count = weight.sum()
+    x = (x - (x * weight).sum(0) / count.clamp(min=1)) * weight
+    rows = (count - 1).clamp(min=1)
+    std = (x.square().sum(0) / rows + 1e-4).sqrt()
+    matrix = x.T @ x / rows
+    apart = matrix - torch.diag(matrix.diagonal())
+    return F.relu(gamma - std).mean(), apart.square().sum() / x.shape[1]

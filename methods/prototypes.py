@@ -66,6 +66,8 @@ class PrototypeHead(nn.Module):
         config: sizes.
     """
 
+    step_part = "heads"  # where its operations are counted
+
     def __init__(self, width: int, config: HeadConfig) -> None:
         super().__init__()
         if config.layers < 1:

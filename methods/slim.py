@@ -20,7 +20,6 @@ masked view instead, as the released code does.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +31,7 @@ from methods.losses import koleo
 from methods.masking import MaskContext, MaskingConfig, mask_context, strategy
 from methods.masking.tokens import hidden_index
 from methods.prototypes import PrototypeHead, prototype_cross_entropy
+from methods.teacher import follow, teacher_of
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -95,7 +95,7 @@ class Slim(Method):
         self._check(parts)
         masked = self.mfm or (c.glcl and names["local"] != "none")
         self.student = Branch(parts, masked, self.mfm, c.glcl)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = teacher_of(self.student)
         self.encoder = self.student.encoder
 
     def _check(self, parts: Parts) -> None:
@@ -224,7 +224,5 @@ class Slim(Method):
             iterations=c.sinkhorn,
         )
 
-    @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        weight = 1 - self.momentum.at(progress, self.steps)
-        torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), weight)
+        follow(self.teacher, self.student, self.momentum.at(progress, self.steps))

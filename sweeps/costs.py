@@ -14,10 +14,8 @@ from torch import nn
 
 from methods import prototypes
 from methods.base import Method, Parts, build
-from methods.decoder import Decoder
 from methods.encoder import Encoder
 from methods.flops import VECTOR, counted, counter
-from methods.prototypes import PrototypeHead
 from methods.trainer import steps_in
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -162,7 +160,7 @@ def _part(module: nn.Module) -> str | None:
     """The part of a step to which a module's forward passes belong."""
     if isinstance(module, Encoder):
         return "encoder" if any(p.requires_grad for p in module.parameters()) else "target network"
-    return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
+    return getattr(module, "step_part", None)
 
 
 def views_of(method: Method, config: Config, joints: int = JOINTS, persons: int = PERSONS) -> dict[str, Batch]:

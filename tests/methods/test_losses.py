@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from methods.losses import effective_rank, koleo, masked_mean, patch_normalised, spread
+from methods.losses import effective_rank, koleo, masked_mean, patch_normalised, spread, variance_covariance
 
 
 def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_row():
@@ -61,3 +61,31 @@ def test_features_in_all_directions_have_full_spread_and_rank():
     assert effective_rank(axes) == pytest.approx(8)
     assert effective_rank(axes[:, :5] @ torch.eye(5, 8)) == pytest.approx(5, rel=1e-4)
     assert spread(10 * axes) == pytest.approx(1)
+
+
+def test_variance_and_covariance_are_over_the_rows_that_count():
+    x = torch.randn(9, 4, dtype=torch.float64) * torch.tensor([0.1, 0.5, 1.5, 3.0], dtype=torch.float64) + 2
+    where = torch.tensor([True, True, False, True, True, False, True, True, True])
+    rows = x[where].tolist()
+    mean = [sum(r[i] for r in rows) / 7 for i in range(4)]
+
+    def covariance(i: int, j: int) -> float:
+        return sum((r[i] - mean[i]) * (r[j] - mean[j]) for r in rows) / 6
+
+    hinge = sum(max(0.0, 1.2 - math.sqrt(covariance(i, i) + 1e-4)) for i in range(4)) / 4
+    apart = sum(covariance(i, j) ** 2 for i in range(4) for j in range(4) if i != j) / 4
+    found = variance_covariance(x, where, 1.2)
+    assert [float(v) for v in found] == pytest.approx([hinge, apart], rel=1e-12)
+    found = variance_covariance(x + 100 * (~where)[:, None], where, 1.2)  # the other rows do not matter
+    assert [float(v) for v in found] == pytest.approx([hinge, apart], rel=1e-12)
+
+
+def test_variance_of_equal_rows_and_of_none_is_finite():
+    x = torch.ones(5, 3, requires_grad=True)
+    variance, covariance = variance_covariance(x, torch.ones(5, dtype=torch.bool))
+    (variance + covariance).backward()
+    assert variance.item() == pytest.approx(0.99) and covariance == 0
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+    for nothing in (torch.zeros(5, dtype=torch.bool), torch.arange(5) == 2):  # no row, one row
+        variance, covariance = variance_covariance(x.detach(), nothing)
+        assert float(variance) == pytest.approx(0.99) and covariance == 0
