@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from methods.encoder import Encoder, EncoderConfig, Tokens, patchify
+from methods.hyperbolic import exp0
 from skeletons.topology import Topology
 
 VERSION = 1
@@ -180,6 +181,8 @@ class Transformer(Encoder):
             x = x + self.time[time]
         else:
             rope = self._rope(time, x)
+        if self.config.embedding == "hyperbolic":
+            x = exp0(x, self.config.curvature)
         if self.prefix is not None:
             x = torch.cat([self.prefix.expand(len(x), -1, -1).to(x.dtype), x], 1)
         for block in self.blocks:
@@ -191,7 +194,8 @@ class Transformer(Encoder):
         return Tokens(x[:, 0] if self.config.class_token else None, patches)
 
     def embeddings(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint width"]:
-        """Every token as it enters the first block: patch, joint and (where it is learned) temporal embedding."""
+        """Every token before the first block: patch, joint and (where it is learned) temporal embedding, Euclidean even
+        where the blocks are given points of the Poincare ball."""
         x = self.embed(patchify(joints, self.patch)) + self.joint
         return x if self.time is None else x + self.time[: x.shape[1], None]
 

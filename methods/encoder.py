@@ -34,6 +34,9 @@ class EncoderConfig:
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.
         kind: of encoder: transformer, or another that a file of this folder adds.
+        embedding: euclidean, or hyperbolic: tokens enter the first block as points of the Poincare ball, by the
+            exponential map of patch and position embedding (HA-CM).
+        curvature: c of that ball, of radius 1 / sqrt(c).
     """
 
     width: int = 256
@@ -50,6 +53,8 @@ class EncoderConfig:
     mask_token: str = "embedding"
     drop_path: float = 0.0
     kind: str = "transformer"
+    embedding: str = "euclidean"
+    curvature: float = 1.0
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""
@@ -65,9 +70,12 @@ class EncoderConfig:
             ("mlp", ("gelu", "swiglu")),
             ("init", ("trunc_normal", "xavier")),
             ("mask_token", ("embedding", "paper")),
+            ("embedding", ("euclidean", "hyperbolic")),
         ):
             if getattr(self, name) not in known:
                 raise unknown(f"backbone.{name}", str(getattr(self, name)), known)
+        if self.curvature <= 0:
+            raise BadInput(f"backbone.curvature={self.curvature} must be positive")
 
     def hidden_width(self) -> int:
         """Width of the MLP's hidden layer."""
@@ -143,7 +151,7 @@ class Encoder(nn.Module):
         return frames // self.patch, len(self.topology)
 
     def embeddings(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint width"]:
-        """Every token as it enters the first block, for masking strategies that look at it."""
+        """Every token before the first block, Euclidean, for masking strategies that look at it."""
         raise BadInput(f"an encoder of kind {self.kind!r} has no embeddings to guide masking by")
 
     def forward(

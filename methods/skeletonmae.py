@@ -13,14 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.decoder import Decoder
 from methods.encoder import make_encoder, patchify
 from methods.losses import masked_mean, patch_normalised
 from methods.masking import strategy, visible_count
-from methods.masking.tokens import shown
+from methods.masking.tokens import Shown, shown
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -51,6 +51,7 @@ class SkeletonMAE(Method):
     reads = ("method", "backbone", "decoder", *ONE_VIEW, "augment", "train")
 
     config: SkeletonMAEConfig
+    removed: tuple[int, ...] = ()  # joints that are neither shown nor predicted
 
     def __init__(self, parts: Parts):
         super().__init__()
@@ -60,24 +61,36 @@ class SkeletonMAE(Method):
         self.ratio = parts.masking.range()
         self.masking = strategy(parts.masking.strategy, parts.masking)
         self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
-        grid = self.encoder.grid(parts.views.frames)
-        self.decoder = Decoder(parts.decoder, parts.backbone.width, grid, 3 * parts.backbone.patch)
+        times, joints = self.encoder.grid(parts.views.frames)
+        grid = times, joints - len(self.removed)
+        self.decoder = self.make_decoder(parts, grid)
         self.visible = visible_count(grid[0] * grid[1], sum(self.ratio) / 2)
+
+    def make_decoder(self, parts: Parts, grid: tuple[int, int]) -> nn.Module:
+        """What predicts, for a grid of (time patches, joints)."""
+        return Decoder(parts.decoder, parts.backbone.width, grid, 3 * parts.backbone.patch)
 
     def target(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence time joint 3"]:
         """What the decoder predicts, before it is cut into patches: the coordinates themselves."""
         return joints
 
+    def values(
+        self, joints: Float[Tensor, "sequence time joint 3"], patch: int | None = None
+    ) -> Float[Tensor, "sequence token value"]:
+        """The target of each token, flat and time-major; `patch` frames where not as many as the encoder's."""
+        found = patchify(self.target(joints), patch or self.encoder.patch).flatten(1, 2)
+        return patch_normalised(found) if self.config.normalise else found
+
+    def shown(self, batch: Batch, draws: Draws) -> Shown:
+        """The sequences to train on, masked."""
+        absent = self.config.persons == "mamp"
+        return shown(batch, self.encoder, self.masking, self.ratio, self.visible, draws, absent, self.removed)
+
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """Mean over hidden, observed tokens of all persons of the mean squared error over a patch's values."""
-        batch = views["clip"]
-        absent = self.config.persons == "mamp"
-        seen = shown(batch, self.encoder, self.masking, self.ratio, self.visible, draws, absent)
+        seen = self.shown(views["clip"], draws)
         tokens = self.encoder(seen.joints, visible=seen.visible).patches
         prediction = self.decoder(tokens, seen.visible)
-        target = patchify(self.target(seen.joints), self.encoder.patch).flatten(1, 2)
-        if self.config.normalise:
-            target = patch_normalised(target)
-        error = (prediction - target).square().mean(-1)
+        error = (prediction - self.values(seen.joints)).square().mean(-1)
         hidden = seen.hidden
         return {"loss": masked_mean(error, hidden), "masked": hidden.float().mean(), "mask_filled": seen.filled}

@@ -145,6 +145,15 @@ class Topology:
         number = {j: n for n, members in enumerate(self.parts.values()) for j in members}
         return tuple(number[j] for j in range(len(self)))
 
+    @cached_property
+    def inner(self) -> tuple[int, ...]:
+        """The inner joints that limbs hang on: the joint each arm and leg begins with and all its ancestors, leaves
+        excepted (HA-CM's pruned "father" joints; Kinect v2: the three of the trunk, shoulders and hips)."""
+        limbs = [members for part, members in self.parts.items() if part != "torso"]
+        first = [j for members in limbs for j in members if self.parents[j] not in members]
+        up = np.flatnonzero(self.ancestry[first].any(0)).tolist()
+        return tuple(j for j in up if j in {parent for _, parent in self.bones})
+
     def connected_subsets(self, members: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """All non-empty subsets of `members` that are connected in the bone graph restricted to them, smallest
         first. A part of the body has some dozens; more than 14 members are refused (the number doubles with each).

@@ -35,6 +35,12 @@ class MaskingConfig:
         tau: temperature of motion-aware sampling (MAMP: 0.8 on NTU-60, 0.75 on NTU-120); 0 means uniform.
         least_area: smallest tube, as a share of the tokens (SLiM: 8 of 200).
         largest_area: largest tube, as a share of the tokens (SLiM: 0.5).
+        keep_high: HA-CM's strategies keep tokens of high scores visible rather than hide them (see masking/cross.py).
+        curvature: c of the Poincare ball in which the hierarchy is measured (HA-CM: 1).
+        inner_weight: of the distance to the mean of the inner joints in it (HA-CM's release: 0.01).
+        distance_factor: in the Poincare distance: 2, or 4 (HA-CM's release).
+        sharp: attention logits are multiplied by sqrt(width) (HA-CM's release), not divided by it.
+        release_order: apply the hierarchy's scores to the wrong tokens, as HA-CM's release does under `cross`.
     """
 
     strategy: str = "tube"
@@ -45,6 +51,12 @@ class MaskingConfig:
     tau: float = 0.8
     least_area: float = 0.04
     largest_area: float = 0.5
+    keep_high: bool = False
+    curvature: float = 1.0
+    inner_weight: float = 0.01
+    distance_factor: float = 2.0
+    sharp: bool = True
+    release_order: bool = False
 
     def range(self) -> tuple[float, float]:
         """(low, high) of the ratio.
@@ -70,6 +82,7 @@ class MaskContext:
         rows: (view, clip, person) sizes whose product is the number of sequences, for draws by clip.
         hidden: how many tokens of each sequence to hide.
         embed: the encoder's embedding of joints, before its blocks.
+        removed: joints that are never shown nor predicted; their tokens count as unobserved.
     """
 
     joints: Float[Tensor, "sequence time joint 3"]
@@ -79,6 +92,13 @@ class MaskContext:
     rows: tuple[int, int, int]
     hidden: Int[Tensor, " sequence"]
     embed: Callable[[Tensor], Tensor] | None = None
+    removed: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> Bool[Tensor, " joint"]:
+        """The joints that are not removed."""
+        joints = range(self.observed.shape[2])
+        return torch.tensor([j not in self.removed for j in joints], device=self.observed.device)
 
     @property
     def embeddings(self) -> Float[Tensor, "sequence patch joint width"]:
@@ -110,8 +130,11 @@ def mask_context(
     ratio: tuple[float, float],
     draws: Draws,
     embed: Callable[[Tensor], Tensor] | None = None,
+    removed: tuple[int, ...] = (),
 ) -> MaskContext:
     """The context of a batch, with every person slot as a sequence and the number of tokens to hide drawn.
+
+    Removed joints do not count as tokens that the ratio is a share of; they are hidden on top.
 
     A fixed ratio r hides N - int(N (1 - r)) tokens, MAMP's rule with its floating point (750 tokens at 0.9: 74 stay
     visible); a drawn one hides floor(N r) (SLiM, algorithm 1).
@@ -119,7 +142,8 @@ def mask_context(
     rows, persons = batch.joints.shape[:2]
     flat = batch.fold()
     observed = observed_patches(flat.observed[:, 0], patch)
-    count = observed[0].numel()
+    without = observed.shape[1] * len(removed)
+    count = observed[0].numel() - without
     context = MaskContext(
         flat.joints[:, 0],
         observed,
@@ -128,12 +152,17 @@ def mask_context(
         (batch.views, rows // batch.views, persons),
         torch.full((len(observed),), visible_count(count, ratio[0]), device=observed.device),
         embed,
+        removed,
     )
+    if removed:
+        context.observed = observed & context.kept
     if ratio[0] == ratio[1]:
         context.hidden = count - context.hidden
     else:
         share = ratio[0] + (ratio[1] - ratio[0]) * context.uniform(draws.fork("ratio"))
         context.hidden = (count * share).long()
+    if removed:
+        context.hidden = context.hidden + without
     return context
 
 
@@ -175,9 +204,12 @@ class Masking:
 
 
 def hide_lowest(score: Float[Tensor, "sequence patch joint"], context: MaskContext) -> Tensor:
-    """Mask that hides `context.hidden` tokens of each sequence, unobserved ones first, then those of lowest score."""
-    flat = torch.where(context.observed, score, -torch.inf).flatten(1)
-    rank = flat.argsort(1).argsort(1)
+    """Mask that hides `context.hidden` tokens of each sequence: removed joints' first, then unobserved ones, then by
+    score, lowest first."""
+    worth = torch.where(context.observed, score, -torch.inf)
+    if context.removed:
+        worth = torch.where(context.observed | ~context.kept, worth, torch.finfo(score.dtype).min)
+    rank = worth.flatten(1).argsort(1).argsort(1)
     return (rank < context.hidden[:, None]).view_as(score)
 
 

@@ -46,15 +46,17 @@ def shown(
     count: int,
     draws: Draws,
     absent: bool = False,
+    removed: tuple[int, ...] = (),
 ) -> Shown:
     """Mask a batch for an encoder that is given `count` visible tokens of each present person.
 
     Args:
         absent: take absent persons too, as empty bodies that count as observed (MAMP's habit).
+        removed: joints that are never shown.
     """
-    context = mask_context(batch, encoder.patch, encoder.topology, ratio, draws, encoder.embeddings)
+    context = mask_context(batch, encoder.patch, encoder.topology, ratio, draws, encoder.embeddings, removed)
     if absent:
-        context.observed = torch.ones_like(context.observed)
+        context.observed = torch.ones_like(context.observed) & context.kept
     visible, filled = visible_tokens(masking(context, draws.fork("mask")), count, context, draws.fork("complete"))
     if absent:
         return Shown(context.joints, context.observed, visible, filled)
@@ -69,13 +71,15 @@ def visible_tokens(
     """Exactly `count` visible tokens of each sequence, for encoders that gather.
 
     A mask that falls short is filled with random tokens; one that hides too many gives random ones back. Unobserved
-    tokens are hidden first.
+    tokens are hidden first, and those of removed joints before all.
 
     Returns:
         (flat indices in ascending order, share of tokens whose state had to be changed)
     """
     u = context.uniform(draws, *context.grid)
     score = u + (~mask).float() - 2 * (~context.observed).float()
+    if context.removed:
+        score = score - 4 * (~context.kept).float()
     visible = score.flatten(1).topk(count, dim=1).indices.sort(1).values
     chosen = torch.ones_like(mask).flatten(1).scatter(1, visible, False)
     return visible, (chosen != mask.flatten(1)).float().mean()

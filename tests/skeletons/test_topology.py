@@ -147,6 +147,16 @@ def test_a_joint_without_its_partner_is_named():
         _ = Topology(("spine_base", "hand_left"), (0, 0)).mirror
 
 
+def test_inner_joints_are_what_limbs_hang_on():
+    assert KINECT_V2.inner == (0, 1, 4, 8, 12, 16, 20)  # HA-CM's seven
+    names = ["shoulder_left", "shoulder_right", "hip_left", "hip_right", "spine_mid", "spine_shoulder"]
+    assert {KINECT_V1.joints[j] for j in KINECT_V1.inner} == {*names, "spine_base"}
+    assert {OPENNI.joints[j] for j in OPENNI.inner} == set(names)
+    assert Topology(("spine_base", "neck", "head"), (0, 0, 1)).inner == ()  # no limbs
+    short = Topology(("spine_base", "hand_left", "hand_right", "head"), (0, 0, 0, 0))
+    assert short.inner == (0,)  # a leaf is never inner
+
+
 def test_matching_is_the_identity_on_the_same_body():
     for tree in TOPOLOGIES.values():
         assert tree.matching(tree.joints) == list(range(len(tree)))
