@@ -33,7 +33,8 @@ class EncoderConfig:
         mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.
-        kind: of encoder: transformer, or another that a file of this folder adds.
+        kind: of encoder: transformer, or another that a file of this folder adds (stgcn).
+        dropout: of stgcn's layers (AimCLR: 0.5); the transformer has none.
     """
 
     width: int = 256
@@ -50,6 +51,7 @@ class EncoderConfig:
     mask_token: str = "embedding"
     drop_path: float = 0.0
     kind: str = "transformer"
+    dropout: float = 0.5
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""
@@ -108,11 +110,13 @@ class Encoder(nn.Module):
 
     Attributes:
         kind: as in `backbone.kind`.
+        version: of kinds other than the transformer (see backbone.VERSION): bump when its meaning changes.
         mask_token: the learnt token in place of hidden ones, where it was built with `masked`.
         extra: tokens before the patches.
     """
 
     kind: ClassVar[str]
+    version: ClassVar[int] = 1
     extra: int = 0
     mask_token: nn.Parameter | None
 
@@ -160,6 +164,18 @@ class Encoder(nn.Module):
             visible: encode only these tokens (flat, time-major indices).
         """
         raise NotImplementedError
+
+    def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
+        """Encode bodies from which joints have been removed, the same ones of all sequences: not masked, not there.
+
+        Args:
+            joints: of the full body.
+            keep: indices of the joints that stay, ascending.
+
+        Returns:
+            patches are (sequence, patch, kept, width).
+        """
+        raise BadInput(f"an encoder of kind {self.kind!r} cannot have joints removed")
 
     def on(self, topology: Topology) -> Encoder:
         """A copy of this encoder for another body.
