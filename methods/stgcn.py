@@ -17,6 +17,9 @@ transformer's.
 In eval mode the features of a sequence do not depend on its batch. In train mode they do, and a second network that
 follows this one must decide what its BatchNorm does; see methods/moco.py.
 
+The released graph (net/utils/graph.py) measures distances from the joint between the shoulders, and only one bone far,
+so that most of its edges fall into one partition; here they are measured from the topology's root, as far as they go.
+
 ASSUMPTION: weights start as PyTorch starts them. Where joints are removed (PSTL), the rest of A keeps its values: it is
 not normalised again.
 """

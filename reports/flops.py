@@ -30,6 +30,7 @@ from methods.base import Method, Parts, build, method_class  # noqa: E402
 from methods.decoder import Decoder  # noqa: E402
 from methods.encoder import Encoder  # noqa: E402
 from methods.flops import VECTOR, counted, counter, encoder_flops  # noqa: E402
+from methods.moco import Projector  # noqa: E402
 from methods.prototypes import PrototypeHead  # noqa: E402
 from methods.trainer import steps_in  # noqa: E402
 from reports.tables import FORMATS, Table, as_text  # noqa: E402
@@ -95,7 +96,9 @@ def cost(config: Config) -> MethodCost:
         BadInput: settings from which the method cannot be built.
     """
     c = config
-    parts = Parts(c.method, KINECT_V2, c.backbone, c.decoder, c.heads, c.teacher, c.views, c.masking, CLASSES)
+    parts = Parts(
+        c.method, KINECT_V2, c.backbone, c.decoder, c.heads, c.teacher, c.views, c.masking, CLASSES, queue=c.queue
+    )
     method = build(parts).to("meta")
     joints = torch.empty(1, c.views.frames, JOINTS, 3, device="meta")
     tokens = c.views.frames // c.backbone.patch * JOINTS + method.kept.extra
@@ -154,7 +157,7 @@ def _part(module: nn.Module) -> str | None:
     """The part of a step to which a module's forward passes belong."""
     if isinstance(module, Encoder):
         return "encoder" if any(p.requires_grad for p in module.parameters()) else "target network"
-    return {Decoder: "decoder", PrototypeHead: "heads"}.get(type(module))
+    return {Decoder: "decoder", PrototypeHead: "heads", Projector: "heads"}.get(type(module))
 
 
 def views_of(method: Method, config: Config) -> dict[str, Batch]:
@@ -168,7 +171,7 @@ def views_of(method: Method, config: Config) -> dict[str, Batch]:
             return Batch(torch.empty(*shape, 3), observed, present, views, labels)
 
     if not method.local_views:
-        return {"clip": batch(1, config.views.frames)}
+        return {"clip": batch(method.crops, config.views.frames)}
     crops = {f"local{v.frames}-{i}": batch(2 * v.crops, v.frames) for i, v in enumerate(config.views.locals)}
     return {"global": batch(2, config.views.frames), **crops}
 
@@ -247,7 +250,7 @@ STEP = {
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
     "heads": "MLPs of student and teacher, forward",
-    "loss": "prototypes with gradients; KoLeo",
+    "loss": "prototypes with gradients; KoLeo; contrasts",
     "sinkhorn": "its weighted sums",
     "backward": "of encoder, decoder and MLPs of heads",
 }
@@ -278,7 +281,7 @@ def step_table(costs: Sequence[MethodCost]) -> Table:
         )
     if any("epochs" in c.config.train.length for c in costs):
         notes.append(f"an epoch is a pass over the {CLIPS:,} training clips of NTU-60 X-Sub")
-    if any("heads" in c.step for c in costs):
+    if any("heads" in c.step and method_class(c.config.method.name).accepts for c in costs):
         notes.append("hidden tokens: as many as the masking ratio leads one to expect")
     notes.append("backward: twice the forward of each linear map, but the patches themselves need no gradient")
     depths = [f" {c.config.decoder.depth}" if "decoder" in c.passes else "" for c in costs]

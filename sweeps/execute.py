@@ -65,6 +65,7 @@ def make_method(config: Config, data: Clips, train_clips: int, device: str) -> M
             decoder=config.decoder,
             heads=config.heads,
             teacher=config.teacher,
+            queue=config.queue,
             views=config.views,
             masking=config.masking,
             classes=len(data.class_names),
