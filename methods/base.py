@@ -45,15 +45,30 @@ class TeacherConfig:
         momentum: at the start; it grows to 1 along a cosine (SLiM, section 4.2: 0.994).
         half_life: where positive, the momentum is set so that the teacher forgets half in this share of the run; for
             runs so short that 0.994 (half-life 115 steps) would hold on to the initial weights.
+        constant: the momentum does not grow (MoCo).
     """
 
     momentum: float = 0.994
     half_life: float = 0.0
+    constant: bool = False
 
     def at(self, progress: float, steps: int) -> float:
         """The momentum after this share of a run of `steps` steps."""
         first = 0.5 ** (1 / (self.half_life * steps)) if self.half_life > 0 else self.momentum
+        if self.constant:
+            return first
         return 1 - (1 - first) * (math.cos(math.pi * progress) + 1) / 2
+
+
+@dataclass
+class QueueConfig:
+    """Keys of past batches that contrastive methods compare with.
+
+    Attributes:
+        length: how many (MoCo, AimCLR: 32,768; shorter in runs that see few clips).
+    """
+
+    length: int = 32768
 
 
 @dataclass
@@ -76,6 +91,7 @@ class Parts:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     classes: int = 0
     steps: int = 1
+    queue: QueueConfig = field(default_factory=QueueConfig)
 
 
 # What a method with one view a clip reads of `views`.

@@ -37,6 +37,8 @@ class EncoderConfig:
         embedding: euclidean, or hyperbolic: tokens enter the first block as points of the Poincare ball, by the
             exponential map of patch and position embedding (HA-CM).
         curvature: c of that ball, of radius 1 / sqrt(c).
+        kind: of encoder: transformer, or another that a file of this folder adds (stgcn).
+        dropout: of stgcn's layers (AimCLR: 0.5); the transformer has none.
     """
 
     width: int = 256
@@ -55,6 +57,7 @@ class EncoderConfig:
     kind: str = "transformer"
     embedding: str = "euclidean"
     curvature: float = 1.0
+    dropout: float = 0.5
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""
@@ -116,11 +119,13 @@ class Encoder(nn.Module):
 
     Attributes:
         kind: as in `backbone.kind`.
+        version: of kinds other than the transformer (see backbone.VERSION): bump when its meaning changes.
         mask_token: the learnt token in place of hidden ones, where it was built with `masked`.
         extra: tokens before the patches.
     """
 
     kind: ClassVar[str]
+    version: ClassVar[int] = 1
     extra: int = 0
     mask_token: nn.Parameter | None
 
@@ -168,6 +173,18 @@ class Encoder(nn.Module):
             visible: encode only these tokens (flat, time-major indices).
         """
         raise NotImplementedError
+
+    def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
+        """Encode bodies from which joints have been removed, the same ones of all sequences: not masked, not there.
+
+        Args:
+            joints: of the full body.
+            keep: indices of the joints that stay, ascending.
+
+        Returns:
+            patches are (sequence, patch, kept, width).
+        """
+        raise BadInput(f"an encoder of kind {self.kind!r} cannot have joints removed")
 
     def on(self, topology: Topology) -> Encoder:
         """A copy of this encoder for another body.

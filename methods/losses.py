@@ -59,3 +59,30 @@ def variance_covariance(
     matrix = x.T @ x / rows
     apart = matrix - torch.diag(matrix.diagonal())
     return F.relu(gamma - std).mean(), apart.square().sum() / x.shape[1]
+
+
+def contrasts(
+    queries: Float[Tensor, "row width"],
+    keys: Float[Tensor, "row width"],
+    negatives: Float[Tensor, "negative width"],
+    temperature: float,
+) -> Float[Tensor, "row choice"]:
+    """Logits of unit vectors: each query with its own key first, then with every negative, divided by temperature."""
+    own = (queries * keys).sum(1, keepdim=True)
+    return torch.cat([own, queries @ negatives.T], 1) / temperature
+
+
+def info_nce(
+    logits: Float[Tensor, "row choice"], positive: Bool[Tensor, "row choice"] | None = None
+) -> Float[Tensor, ""]:
+    """InfoNCE (van den Oord et al., 2018; MoCo): -log softmax at choice 0, mean over rows. Where several choices are
+    `positive`, the mean of theirs (AimCLR)."""
+    logs = logits.log_softmax(1)
+    if positive is None:
+        return -logs[:, 0].mean()
+    return -((logs * positive).sum(1) / positive.sum(1)).mean()
+
+
+def soft_cross_entropy(logits: Float[Tensor, "row choice"], targets: Float[Tensor, "row choice"]) -> Float[Tensor, ""]:
+    """-sum_c targets_c log softmax(logits)_c, mean over rows."""
+    return -(targets * logits.log_softmax(1)).sum(1).mean()

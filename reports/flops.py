@@ -110,7 +110,7 @@ STEP = {
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
     "heads": "MLPs of student and teacher, forward",
-    "loss": "prototypes with gradients; KoLeo",
+    "loss": "prototypes with gradients; KoLeo; contrasts",
     "sinkhorn": "its weighted sums",
     "backward": "of encoder, decoder and MLPs of heads",
 }
@@ -141,7 +141,7 @@ def step_table(costs: Sequence[MethodCost]) -> Table:
         )
     if any("epochs" in c.config.train.length for c in costs):
         notes.append(f"an epoch is a pass over the {CLIPS:,} training clips of NTU-60 X-Sub")
-    if any("heads" in c.step for c in costs):
+    if any("heads" in c.step and method_class(c.config.method.name).accepts for c in costs):
         notes.append("hidden tokens: as many as the masking ratio leads one to expect")
     notes.append("backward: twice the forward of each linear map, but the patches themselves need no gradient")
     depths = [f" {c.config.decoder.depth}" if "decoder" in c.passes else "" for c in costs]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from skeletons.errors import unknown
+from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws
 from skeletons.topology import Topology
 
@@ -35,6 +35,8 @@ class AugmentConfig:
         limited_angle: largest angle about every axis, radians (limited; MAMP's feeder).
         scale_low, scale_high: range of the factor of each part's bones.
         mirror_per: view, clip (all views of a clip alike) or auto (clip where the data declares chiral classes).
+        shear: largest off-diagonal entry of a random shear of space, each of the six drawn uniformly on its own, last
+            of all (SkeletonCLR, AimCLR: 0.5); 0 means none.
     """
 
     rotation: str = "aware"
@@ -47,6 +49,7 @@ class AugmentConfig:
     scale_low: float = 0.85
     scale_high: float = 1.15
     mirror_per: str = "auto"
+    shear: float = 0.0
 
     def check(self) -> None:
         """Raises BadInput for an unknown kind."""
@@ -55,6 +58,8 @@ class AugmentConfig:
                 raise unknown(f"augment.{name}", str(getattr(self, name)), KINDS)
         if self.mirror_per not in ("auto", "view", "clip"):
             raise unknown("augment.mirror_per", self.mirror_per, ("auto", "view", "clip"))
+        if self.shear < 0:
+            raise BadInput(f"augment.shear={self.shear} must not be negative")
 
 
 def rotation_matrices(angles: Float[Tensor, "row 3"]) -> Float[Tensor, "row 3 3"]:
@@ -147,6 +152,10 @@ class Augmentation:
             angles = (2 * draw("rotate", 3) - 1) * limit.to(device)
             angles = torch.where(draw("rotate?")[:, None] < c.probability, angles, 0.0)
             space = rotation_matrices(angles) @ space
+        if c.shear:
+            off_diagonal = c.shear * (2 * draw("shear", 3, 3) - 1) * (1 - torch.eye(3, device=device))
+            off_diagonal = torch.where(draw("shear?")[:, None, None] < c.probability, off_diagonal, 0.0)
+            space = (torch.eye(3, device=device) + off_diagonal) @ space
         if mix is not None:
             joints = torch.einsum("rjk,rptkc->rptjc", mix, joints)
         return torch.einsum("rdc,rptjc->rptjd", space, joints), observed

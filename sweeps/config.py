@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from methods.base import MethodConfig, TeacherConfig, all_methods
+from methods.base import MethodConfig, QueueConfig, TeacherConfig, all_methods
 from methods.decoder import DecoderConfig
 from methods.encoder import EncoderConfig
 from methods.masking import MaskingConfig
@@ -88,6 +88,7 @@ class Config:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

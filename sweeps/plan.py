@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from methods import backbone, decoder, trainer
+from methods.backbone import Transformer
 from methods.base import Method, method_class, refuses
+from methods.encoder import encoder_kinds
 from methods.masking import MaskingConfig, all_strategies
 from methods.trainer import steps_in
 from protocols import features, linear, retrieval
@@ -114,6 +116,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
         "topology": [data.topology.joints, data.topology.parents],
         "seed": config.seeds[0],
     }
+    if config.backbone.kind != Transformer.kind:
+        content["versions"][config.backbone.kind] = encoder_kinds()[config.backbone.kind].version
     if method.trains:
         train = config.train
         steps = max(1, steps_in(train.length, train.batch, len(part.train)))
@@ -181,6 +185,8 @@ def _work(cell: str, config: Config, raw: bool = False) -> Work:
 def _check(config: Config) -> None:
     """Refuse before anything runs what could only fail later."""
     config.backbone.check()
+    if config.backbone.kind not in encoder_kinds():
+        raise unknown("backbone.kind", config.backbone.kind, encoder_kinds())
     config.augment.check()
     config.train.check()
     method = method_class(config.method.name)

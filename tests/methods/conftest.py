@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Method, Parts, method_class
+from methods.base import Method, Parts, QueueConfig, method_class
 from methods.decoder import Decoder, DecoderConfig
 from methods.encoder import Encoder, EncoderConfig
 from methods.masking import MaskingConfig
@@ -85,6 +85,7 @@ def parts(views: ViewConfig) -> Callable[..., Parts]:
             "heads": HeadConfig(prototypes=24, hidden=32, bottleneck=8),
             "masking": MaskingConfig(strategy="random"),
             "views": views,
+            "queue": QueueConfig(length=40),
         }
         made = Parts(method_class(name).Config(name=name), topology, classes=3, steps=100, **small)
         for section, values in fields.items():
