@@ -190,6 +190,13 @@ class Transformer(Encoder):
             patches = patches.unflatten(1, grid)
         return Tokens(x[:, 0] if self.config.class_token else None, patches)
 
+    def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
+        """Encode bodies without the joints that are not kept: their tokens are not there."""
+        times, count = self.grid(joints.shape[1])
+        at = (count * torch.arange(times, device=joints.device)[:, None] + keep).flatten()
+        tokens = self(joints, visible=at.expand(len(joints), -1))
+        return tokens._replace(patches=tokens.patches.unflatten(1, (times, -1)))
+
     def embeddings(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint width"]:
         """Every token as it enters the first block: patch, joint and (where it is learned) temporal embedding."""
         x = self.embed(patchify(joints, self.patch)) + self.joint

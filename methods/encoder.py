@@ -34,6 +34,7 @@ class EncoderConfig:
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.
         kind: of encoder: transformer, or another that a file of this folder adds.
+        members: kind of each of the two encoders inside one of kind pair or aligned_pair.
     """
 
     width: int = 256
@@ -50,6 +51,7 @@ class EncoderConfig:
     mask_token: str = "embedding"
     drop_path: float = 0.0
     kind: str = "transformer"
+    members: str = "transformer"
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""
@@ -160,6 +162,18 @@ class Encoder(nn.Module):
             visible: encode only these tokens (flat, time-major indices).
         """
         raise NotImplementedError
+
+    def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
+        """Encode bodies from which joints have been removed, the same ones of all sequences: not masked, not there.
+
+        Args:
+            joints: of the full body.
+            keep: indices of the joints that stay, ascending.
+
+        Returns:
+            patches are (sequence, patch, kept, width).
+        """
+        raise BadInput(f"an encoder of kind {self.kind!r} cannot have joints removed")
 
     def on(self, topology: Topology) -> Encoder:
         """A copy of this encoder for another body.

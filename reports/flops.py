@@ -168,7 +168,7 @@ def views_of(method: Method, config: Config) -> dict[str, Batch]:
             return Batch(torch.empty(*shape, 3), observed, present, views, labels)
 
     if not method.local_views:
-        return {"clip": batch(1, config.views.frames)}
+        return {"clip": batch(method.crops, config.views.frames)}
     crops = {f"local{v.frames}-{i}": batch(2 * v.crops, v.frames) for i, v in enumerate(config.views.locals)}
     return {"global": batch(2, config.views.frames), **crops}
 
