@@ -1,7 +1,7 @@
 """ASMa: asymmetric spatio-temporal masking (TMLR 2026; openreview kIFo1q3VMS).
 
-Two encoders, each trained like PSTL (methods/pstl.py) on three streams, an anchor that sees everything, one without some
-joints and one without some frames, with Barlow Twins between the anchor and each of the others:
+Two encoders, each trained like PSTL (methods/pstl.py) on three streams, an anchor that sees everything, one without
+some joints and one without some frames, with Barlow Twins between the anchor and each of the others:
 
 - A: joints of high degree and frames of low motion are taken away;
 - B: joints of low degree and frames of high motion are taken away.
@@ -14,12 +14,12 @@ Published: the two maskings, the redundancy-reduction training, that the alignme
 the student's sizes (91.4 % fewer parameters, 3 times faster). Hardly any number is published: the values of PSTL, on
 which ASMa builds, stand in. ASSUMPTION, each:
 
-- Joints are drawn in proportion to degree (A) or to 1 / degree (B), 8 draws of 25 joints, as in PSTL; `threshold` reads
-  the abstract's "degree 3 or 4" as a threshold. Frames: PSTL's rule, in B as there, in A with the slowest dropped first.
+- Joints are drawn in proportion to degree (A) or to 1 / degree (B), 8 draws of 25 joints, as in PSTL; `threshold`
+  reads the abstract's "degree 3 or 4" as a threshold. Frames: PSTL's rule, in B as there, in A with the slowest dropped.
 - A and B are trained side by side in one run on the same crops; they share no weight, and the loss is the sum.
 - The alignment's objective is not published; it can be trained with a downstream objective. Protocols that know no
-  labels need one without: Barlow Twins, on the features themselves, between aligned features of one encoder's anchor and
-  of the other encoder's masked streams,
+  labels need one without: Barlow Twins, on the features themselves, between aligned features of one encoder's anchor
+  and of the other encoder's masked streams,
 
       L_align = sum_{s in spatial, temporal} BT(a'_0, b'_s) + BT(b'_0, a'_s),
 

@@ -10,8 +10,8 @@ removed. A projector maps each stream's features to outputs z whose cross-correl
   most 8 joints of 25, the same for the whole batch. They are not there: neither as tokens nor in a graph.
 - Motion-attention temporal masking: the fifth of the frames with the highest motion is dropped in each clip, then three
   quarters of the rest, at random positions, stay: of 50 frames 30.
-- Projector: 256 -> 6144 -> 6144 -> 6144, without biases, batch normalisation and ReLU between the layers. Its widths are
-  `heads.hidden` and `heads.bottleneck`.
+- Projector: 256 -> 6144 -> 6144 -> 6144, without biases, batch normalisation and ReLU between the layers. Its widths
+  are `heads.hidden` and `heads.bottleneck`.
 
 Published (from the code): all of the above, Adam at 5e-3 with weight decay 1e-5, warm-up of 10 epochs, cosine to 0, 150
 epochs of batches of 128, an ST-GCN of 16 base channels (`backbone.kind=stgcn backbone.patch=4`).

@@ -42,8 +42,8 @@ def degree_weights(topology: Topology, high: bool) -> list[int]:
 def draw_joints(
     topology: Topology, count: int, high: bool, draws: Draws, threshold: bool = False
 ) -> tuple[Int[Tensor, " removed"], Int[Tensor, " kept"]]:
-    """Joints to remove, the same for a whole batch: `count` entries, drawn without replacement from a list in which each
-    joint stands as often as `degree_weights` says; a joint that is drawn twice is removed once.
+    """Joints to remove, the same for a whole batch: `count` entries, drawn without replacement from a list in which
+    each joint stands as often as `degree_weights` says; a joint that is drawn twice is removed once.
 
     Args:
         high: prefer joints of high degree, else those of low degree.
