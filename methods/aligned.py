@@ -6,8 +6,8 @@ other's (Vaswani et al., 2017, multi-head attention), with a residual and a norm
     a' = LN(a + attention(queries a, keys and values b)),   b' = LN(b + attention(queries b, keys and values a))
 
 ASMa (TMLR 2026) publishes that the alignment is learnable and, in secondary notes, that it is bidirectional multi-head
-attention between f_A and f_B. ASSUMPTION: that it acts on tokens (attention to a single pooled vector would be a softmax
-over one), its residual and norm, `backbone.heads` heads at the encoders' width, and that the two results are
+attention between f_A and f_B. ASSUMPTION: that it acts on tokens (attention to a single pooled vector would be a
+softmax over one), its residual and norm, `backbone.heads` heads at the encoders' width, and that the two results are
 concatenated. The norm has no gain and bias: a correlation, the pretraining objective, would teach it neither.
 """
 

@@ -15,7 +15,7 @@ the student's sizes (91.4 % fewer parameters, 3 times faster). Hardly any number
 which ASMa builds, stand in. ASSUMPTION, each:
 
 - Joints are drawn in proportion to degree (A) or to 1 / degree (B), 8 draws of 25 joints, as in PSTL; `threshold`
-  reads the abstract's "degree 3 or 4" as a threshold. Frames: PSTL's rule, in B as there, in A with the slowest dropped.
+  reads the abstract's "degree 3 or 4" as a threshold. Frames: PSTL's rule, in B as there, in A the slowest are dropped.
 - A and B are trained side by side in one run on the same crops; they share no weight, and the loss is the sum.
 - The alignment's objective is not published; it can be trained with a downstream objective. Protocols that know no
   labels need one without: Barlow Twins, on the features themselves, between aligned features of one encoder's anchor
