@@ -25,7 +25,9 @@ Ours, or ASSUMPTION:
 - lambda is for 6,144 outputs; with fewer it is raised by 6144 / outputs, or the off-diagonal term, with its outputs^2
   entries, would shrink beside the diagonal's.
 - Crops and augmentations are the house's, drawn for each clip; PSTL pads by T / 6, crops 50 frames, shears, turns about
-  one axis by up to 30 degrees and flips, with one draw for a whole batch.
+  one axis by up to 30 degrees and flips, with one draw for a whole batch. Turning and flipping alone were too weak: on
+  the demo, 1-NN of withheld subjects 45.1 untrained, 44.4 with them, 49.3 with SLiM's augmentations (one run each, 144
+  clips, so +-4), which are the default.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ student.
 ASMa (TMLR 2026) publishes the outcome, 91.4 % fewer parameters and inference 3 times faster on an edge device, but no
 temperature, no alpha and no student. ASSUMPTION: T = 4, alpha = 0.5; a single encoder of the teacher's kind and depth
 whose width is halved until at least 91.4 % of the parameters are gone; AdamW with warm-up and cosine. Parameters are
-those of the encoders: the projectors of pretraining are gone by then.
+those of the encoders: the projectors of pretraining are gone by then. (A single ST-GCN of width 256 halved twice loses
+91.5 % of its parameters, 821,380 to 70,096, which may be how the published figure came about.)
 """
 
 from __future__ import annotations
