@@ -38,12 +38,14 @@ def barlow_twins(a: Float[Tensor, "row output"], b: Float[Tensor, "row output"],
     """
     a, b = (F.batch_norm(x if x.dtype == torch.float64 else x.float(), None, None, training=True) for x in (a, b))
     rows, outputs = a.shape
-    diagonal = (a * b).sum(0) / rows
-    if rows < outputs:
-        everything = ((a @ a.T) * (b @ b.T)).sum() / rows**2
-        off = everything - diagonal.square().sum()
-    else:
-        off = (a.T @ b / rows).fill_diagonal_(0).square().sum()
+    device = "cpu" if a.is_meta else a.device.type
+    with torch.autocast(device, enabled=False):  # bfloat16 products would lose the small entries
+        diagonal = (a * b).sum(0) / rows
+        if rows < outputs:
+            everything = ((a @ a.T) * (b @ b.T)).sum() / rows**2
+            off = everything - diagonal.square().sum()
+        else:
+            off = (a.T @ b / rows).fill_diagonal_(0).square().sum()
     return (1 - diagonal).square().sum() + weight * off
 
 

@@ -111,3 +111,11 @@ def test_the_gradient_of_barlow_twins_is_that_of_either_way(rows):
 
     expected = torch.autograd.grad(plain(a, b), (a, b))
     torch.testing.assert_close(torch.autograd.grad(barlow_twins(a, b, 0.1), (a, b)), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_barlow_twins_is_exact_under_autocast(rows):
+    a, b = torch.randn(2, rows, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = barlow_twins(a, b, 0.1)
+    assert torch.equal(found, barlow_twins(a, b, 0.1))
