@@ -33,12 +33,12 @@ class EncoderConfig:
         mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.
-        kind: of encoder: transformer, or another that a file of this folder adds.
         embedding: euclidean, or hyperbolic: tokens enter the first block as points of the Poincare ball, by the
             exponential map of patch and position embedding (HA-CM).
         curvature: c of that ball, of radius 1 / sqrt(c).
         kind: of encoder: transformer, or another that a file of this folder adds (stgcn).
         dropout: of stgcn's layers (AimCLR: 0.5); the transformer has none.
+        members: kind of each of the two encoders inside one of kind pair or aligned_pair.
     """
 
     width: int = 256
@@ -58,6 +58,7 @@ class EncoderConfig:
     embedding: str = "euclidean"
     curvature: float = 1.0
     dropout: float = 0.5
+    members: str = "transformer"
 
     def check(self) -> None:
         """Raises BadInput for sizes that do not fit and unknown names."""

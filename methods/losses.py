@@ -28,6 +28,27 @@ def koleo(x: Float[Tensor, "row width"]) -> Float[Tensor, ""]:
     return -(distance + 1e-6).log().mean()
 
 
+def barlow_twins(a: Float[Tensor, "row output"], b: Float[Tensor, "row output"], weight: float) -> Float[Tensor, ""]:
+    """Redundancy reduction (Barlow Twins, Zbontar et al., ICML 2021): sum_i (1 - C_ii)^2 + weight sum_{i != j} C_ij^2.
+
+    C = a^T b / rows is the cross-correlation of outputs standardised over the rows: batch normalisation without affine,
+    biased variance + 1e-5. Where there are fewer rows than outputs, the sum of all C_ij^2 comes from the rows' Gram
+    matrices, tr(a a^T b b^T) / rows^2: the same number, without the outputs x outputs matrix (6,144^2 in PSTL). Nothing
+    cancels there, for the sum over all is at least outputs / rows times the diagonal's.
+    """
+    a, b = (F.batch_norm(x if x.dtype == torch.float64 else x.float(), None, None, training=True) for x in (a, b))
+    rows, outputs = a.shape
+    device = "cpu" if a.is_meta else a.device.type
+    with torch.autocast(device, enabled=False):  # bfloat16 products would lose the small entries
+        diagonal = (a * b).sum(0) / rows
+        if rows < outputs:
+            everything = ((a @ a.T) * (b @ b.T)).sum() / rows**2
+            off = everything - diagonal.square().sum()
+        else:
+            off = (a.T @ b / rows).fill_diagonal_(0).square().sum()
+    return (1 - diagonal).square().sum() + weight * off
+
+
 def spread(x: Float[Tensor, "row width"]) -> float:
     """Mean over channels of the standard deviation of L2-normalised rows, times sqrt(width): 1 where rows point
     anywhere, 0 where the features have collapsed."""

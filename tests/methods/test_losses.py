@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from methods.losses import effective_rank, koleo, masked_mean, patch_normalised, spread, variance_covariance
+from methods.losses import (
+    barlow_twins,
+    effective_rank,
+    koleo,
+    masked_mean,
+    patch_normalised,
+    spread,
+    variance_covariance,
+)
 
 
 def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_row():
@@ -89,3 +97,61 @@ def test_variance_of_equal_rows_and_of_none_is_finite():
     for nothing in (torch.zeros(5, dtype=torch.bool), torch.arange(5) == 2):  # no row, one row
         variance, covariance = variance_covariance(x.detach(), nothing)
         assert float(variance) == pytest.approx(0.99) and covariance == 0
+
+
+def redundancy(a, b, weight):
+    """Barlow Twins, entry by entry."""
+    rows, outputs = a.shape
+
+    def standard(x):
+        columns = []
+        for i in range(outputs):
+            column = x[:, i].tolist()
+            mean = sum(column) / rows
+            variance = sum((v - mean) ** 2 for v in column) / rows
+            columns.append([(v - mean) / math.sqrt(variance + 1e-5) for v in column])
+        return columns
+
+    a, b, total = standard(a), standard(b), 0.0
+    for i in range(outputs):
+        for j in range(outputs):
+            c = sum(x * y for x, y in zip(a[i], b[j])) / rows
+            total += (1 - c) ** 2 if i == j else weight * c**2
+    return total
+
+
+@pytest.mark.parametrize(("rows", "outputs"), [(4, 9), (9, 4), (5, 5)])
+def test_barlow_twins_entry_by_entry(rows, outputs):
+    a, b = torch.randn(2, rows, outputs, dtype=torch.float64) * 3 + 1
+    assert float(barlow_twins(a, b, 0.3)) == pytest.approx(redundancy(a, b, 0.3), rel=1e-12)
+    assert float(barlow_twins(a, b, 0.0)) == pytest.approx(redundancy(a, b, 0.0), rel=1e-12)
+    shifted = barlow_twins(a + 5, b - 2, 0.3)
+    assert float(shifted) == pytest.approx(float(barlow_twins(a, b, 0.3)), rel=1e-9)
+
+
+def test_barlow_twins_is_small_for_equal_outputs_that_do_not_correlate():
+    a = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    assert barlow_twins(a, a, 1.0) < 1e-6
+    twice = a[:, [0, 0]]
+    assert float(barlow_twins(twice, twice, 0.5)) == pytest.approx(1.0, abs=1e-3)  # two entries of 1
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_the_gradient_of_barlow_twins_is_that_of_either_way(rows):
+    a, b = torch.randn(2, rows, 12, dtype=torch.float64, requires_grad=True).unbind()
+
+    def plain(a, b):
+        a, b = ((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (a, b))
+        c = a.T @ b / rows
+        return (1 - c.diagonal()).square().sum() + 0.1 * (c.square().sum() - c.diagonal().square().sum())
+
+    expected = torch.autograd.grad(plain(a, b), (a, b))
+    torch.testing.assert_close(torch.autograd.grad(barlow_twins(a, b, 0.1), (a, b)), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_barlow_twins_is_exact_under_autocast(rows):
+    a, b = torch.randn(2, rows, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = barlow_twins(a, b, 0.1)
+    assert torch.equal(found, barlow_twins(a, b, 0.1))
