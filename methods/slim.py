@@ -126,6 +126,14 @@ class Slim(Method):
     def kept(self) -> Encoder:
         return self.teacher.encoder
 
+    def last_layers(self) -> list[nn.Parameter]:
+        """The student's prototypes."""
+        return [head.weight for head in (self.student.cls_head, self.student.patch_head) if head is not None]
+
+    def sections(self) -> list[nn.Module]:
+        """Encoder and heads."""
+        return list(self.student.children())
+
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """MFM + lambda GLCL + koleo KoLeo on the view groups `global` (two views) and `local*`."""
         c, batch = self.config, views["global"]

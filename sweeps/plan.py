@@ -31,8 +31,8 @@ from skeletons.splits import Split, split
 from sweeps.config import Config, compose, differing, select
 
 PROTOCOLS = {"linear": linear.VERSION, "retrieval": retrieval.VERSION}
-# Fields of `train` that cannot change the weights; length and warmup enter as steps.
-NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup")
+# Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
+NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
 RAW, UNTRAINED = "raw", "untrained"
 
 
@@ -128,6 +128,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
             "device": device_of(config).partition(":")[0],
             "torch": torch.__version__.partition("+")[0],
         }
+        frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
+        content |= {"frozen": frozen} if frozen else {}
         content["versions"] |= {
             "decoder": decoder.VERSION,
             "trainer": trainer.VERSION,

@@ -25,7 +25,14 @@ def test_table_6_has_its_five_cells_and_two_floors(tiny):
 
 @pytest.mark.parametrize(
     "neutral",
-    ["workers=2", "train.log_every=3", "train.checkpoint_seconds=1", "train.evaluations=2", "masking.tau=0.5"],
+    [
+        "workers=2",
+        "train.log_every=3",
+        "train.checkpoint_seconds=1",
+        "train.evaluations=2",
+        "masking.tau=0.5",
+        "train.freeze_last=0 run",
+    ],
 )
 def test_what_cannot_change_a_result_stays_out_of_its_identity(tiny, neutral):
     assert identities([*tiny, "method=slim"]) == identities([*tiny, "method=slim", neutral])
@@ -36,6 +43,9 @@ def test_what_cannot_change_a_result_stays_out_of_its_identity(tiny, neutral):
     [
         "train.lr=1e-3",
         "train.length=7 steps",
+        "train.freeze_last=0.5 run",
+        "train.optimizer=sgd",
+        "train.patch_embed_rate=0.2",
         "threads=2",
         "seeds=[1]",
         "masking.ratio=0.5",
