@@ -91,11 +91,21 @@ def device_of(config: Config) -> str:
 def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, Any]:
     """What the method's strategies read of the masking section."""
     found: dict[str, Any] = {}
+    plain = MaskingConfig()
     for view, name in method.strategies(config).items():
         chosen = all_strategies()[name]
         fields = {field: getattr(config, field) for field in chosen.reads}
+        fields |= {
+            field: getattr(config, field) for field in chosen.options if getattr(config, field) != getattr(plain, field)
+        }
         if view == "local" and name != "none":
             fields["probability"] = config.local_probability
+            if config.local_largest_area and "largest_area" in fields:
+                fields["largest_area"] = config.local_largest_area
+        if view == "global" and name != "none" and config.global_probability != plain.global_probability:
+            fields["probability"] = config.global_probability
+        if view in ("global", "local") and name != "none" and config.ratio_draw != plain.ratio_draw:
+            fields["ratio_draw"] = config.ratio_draw
         found[view] = {"strategy": name, "version": chosen.version, **fields}
     return found
 
@@ -183,7 +193,7 @@ def _check(config: Config) -> None:
         reason = refuses(method, name)
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
-    config.masking.range()
+    config.masking.check()
     if config.protocol.pooling not in ("native", *features.POOLINGS):
         raise unknown("protocol.pooling", config.protocol.pooling, ("native", *features.POOLINGS))
     if config.views.frames % config.backbone.patch:

@@ -35,6 +35,13 @@ class MaskingConfig:
         tau: temperature of motion-aware sampling (MAMP: 0.8 on NTU-60, 0.75 on NTU-120); 0 means uniform.
         least_area: smallest tube, as a share of the tokens (SLiM: 8 of 200).
         largest_area: largest tube, as a share of the tokens (SLiM: 0.5).
+        global_probability: share of global views that are masked at all (SLiM: all; its release: 0.5).
+        ratio_draw: uniform (each view draws its ratio) or stratified (a batch covers the range evenly; the release).
+        local_largest_area: `largest_area` of local views; 0 means the same. 1 is the release's: half of the *global*
+            view's tokens, which is never less than a whole local view.
+        subsets: joints of a tube: connected, contiguous (stretches of the part's joints in the tree's order; the
+            release) or any.
+        volume: constant (duration = area / width) or free (any duration).
     """
 
     strategy: str = "tube"
@@ -45,6 +52,25 @@ class MaskingConfig:
     tau: float = 0.8
     least_area: float = 0.04
     largest_area: float = 0.5
+    global_probability: float = 1.0
+    ratio_draw: str = "uniform"
+    local_largest_area: float = 0.0
+    subsets: str = "connected"
+    volume: str = "constant"
+
+    def check(self) -> None:
+        """Raises BadInput for unknown names and shares that are none."""
+        self.range()
+        for name, known in (
+            ("ratio_draw", ("uniform", "stratified")),
+            ("subsets", ("connected", "contiguous", "any")),
+            ("volume", ("constant", "free")),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown(f"masking.{name}", str(getattr(self, name)), known)
+        for name in ("local_probability", "global_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"masking.{name}={getattr(self, name)} must be a share, between 0 and 1")
 
     def range(self) -> tuple[float, float]:
         """(low, high) of the ratio.
@@ -154,6 +180,7 @@ class Masking:
         needs: what it looks at: patches, topology, embeddings.
         exact: it hides exactly the asked count.
         reads: the fields of MaskingConfig that change what it does (part of a run's identity).
+        options: more of them, part of the identity only where they differ from their defaults.
         version: bump when its meaning changes.
     """
 
@@ -161,6 +188,7 @@ class Masking:
     needs: ClassVar[frozenset[str]] = frozenset()
     exact: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("ratio",)
+    options: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
 
     def __init__(self, config: MaskingConfig):
@@ -195,5 +223,5 @@ def strategy(name: str, config: MaskingConfig) -> Masking:
     """
     if name not in all_strategies():
         raise unknown("masking strategy", name, STRATEGIES)
-    config.range()
+    config.check()
     return STRATEGIES[name](config)
