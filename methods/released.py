@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise many kinds for a damaged file
@@ -102,7 +103,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise BadInput(f"{path}: not a checkpoint of SLiM's release, it holds a {type(state).__name__}")
     tensors = {key: value.float() for key, value in state.items() if isinstance(value, Tensor)}
-    inside = {key.removeprefix("backbone."): t for key, t in tensors.items() if key.startswith("backbone.")}
+    inside = {key.removeprefix("backbone."): x for key, x in tensors.items() if key.startswith("backbone.")}
     return inside or tensors
 
 
@@ -116,14 +117,14 @@ def _renamed(theirs: dict[str, Tensor], registers: Tensor) -> dict[str, Tensor]:
         "embed.weight": theirs["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1),
         "embed.bias": theirs["patch_embed.proj.bias"],
     }
-    for key, tensor in theirs.items():
+    for key, value in theirs.items():
         if key in _FIRST or key == "register_tokens":
             continue
         block = re.fullmatch(r"(blocks\.\d+\.)(.+)(\.\w+)", key)
         if block:
             start, inner, end = block.groups()
             key = f"{start}{_INNER.get(inner, inner)}{end}"
-        ours[key] = tensor
+        ours[key] = value
     return ours
 
 

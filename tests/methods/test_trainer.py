@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from methods.backbone import Transformer
-from methods.base import Method, all_methods, build
+from methods.base import Method, all_methods, build, method_class
 from methods.checkpoint import load_encoder
 from methods.encoder import EncoderConfig
 from methods.optimisation import clip_gradients, learning_rate, update_groups
@@ -303,6 +303,23 @@ def test_lines_evaluators_and_the_collapse_watch(run, sampler):
     assert {name: lines[-1][name] for name in now} == now  # of the teacher, in evaluation mode
 
 
+def test_a_method_is_told_before_and_after_each_step_how_far_the_run_is(run, monkeypatch, tmp_path):
+    told = []
+    slim = method_class("slim")
+    after = slim.after_step
+    monkeypatch.setattr(slim, "before_step", lambda self, progress: told.append(("before", progress)))
+    monkeypatch.setattr(
+        slim, "after_step", lambda self, progress: (told.append(("after", progress)), after(self, progress))
+    )
+    expected = [t for i in range(12) for t in (("before", i / 12), ("after", (i + 1) / 12))]
+    run("slim")
+    assert told == expected
+    run("slim", OFTEN, tmp_path, stop=6)
+    told.clear()
+    run("slim", OFTEN, tmp_path)
+    assert told == expected[10:]  # the last checkpoint is of step 5
+
+
 def test_evaluations_change_no_weight(run):
     def evaluator(encoder, step):
         torch.rand(5)
@@ -340,7 +357,7 @@ def test_metrics_are_a_file_of_json_lines(run, tmp_path):
 # --- interrupted and continued
 
 
-@pytest.mark.parametrize("name", ["slim", "mamp", "supervised"])
+@pytest.mark.parametrize("name", ["slim", "slim_released", "mamp", "supervised"])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(name, run, tmp_path):
     whole, lines = run(name)
     run(name, OFTEN, tmp_path, stop=6)  # the last checkpoint is of step 5: stopped before step 6 was saved
