@@ -206,6 +206,17 @@ class Transformer(Encoder):
         x = self.embed(patchify(joints, self.patch)) + self.joint
         return x if self.time is None else x + self.time[: x.shape[1], None]
 
+    def below_output(self, name: str) -> int:
+        """Layers are the embeddings and tokens, each block, and the final norm (DINOv2's counting)."""
+        kind, _, rest = name.partition(".")
+        if kind == "blocks":
+            return len(self.blocks) - int(rest.partition(".")[0])
+        return 0 if kind == "norm" else len(self.blocks) + 1
+
+    def embeds_patches(self, name: str) -> bool:
+        """Whether the parameter called `name` is the patch embedding's."""
+        return name.startswith("embed.")
+
     def _rope(self, time: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin for all tokens, (token, head) or (sequence, 1, token, head); extra tokens are not rotated."""
         cos, sin = rotary(time, self.config.width // self.config.heads, x.dtype)

@@ -144,12 +144,27 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def before_step(self, progress: float) -> None:
+        """Called before each loss, e.g. for a temperature's schedule.
+
+        Args:
+            progress: share of the run that is done, in [0, 1).
+        """
+
     def after_step(self, progress: float) -> None:
         """Called after each optimiser step, e.g. to move a teacher.
 
         Args:
             progress: share of the run that is done, in (0, 1].
         """
+
+    def last_layers(self) -> list[nn.Parameter]:
+        """What `train.freeze_last` freezes, e.g. prototypes."""
+        return []
+
+    def sections(self) -> list[nn.Module]:
+        """Modules whose gradients `train.clip_per=module` clips each on its own; what is in none is clipped as one."""
+        return list(self.children())
 
     @property
     def kept(self) -> Encoder:

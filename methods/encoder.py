@@ -187,6 +187,14 @@ class Encoder(nn.Module):
         """
         raise BadInput(f"an encoder of kind {self.kind!r} cannot have joints removed")
 
+    def below_output(self, name: str) -> int:
+        """How many layers lie between the parameter called `name` and the output, for `train.layer_decay`."""
+        return 0
+
+    def embeds_patches(self, name: str) -> bool:
+        """Whether the parameter called `name` is the patch embedding's, for `train.patch_embed_rate`."""
+        return False
+
     def on(self, topology: Topology) -> Encoder:
         """A copy of this encoder for another body.
 

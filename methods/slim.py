@@ -15,12 +15,13 @@ tokens, then views; over anchor-view pairs), as in the released code, for only t
 Teacher targets are balanced by Sinkhorn-Knopp. Where the paper is silent the released code's value stands: student
 temperature 0.1, teacher 0.07, unit prototype gain, weight decay, clipping, the teacher as the encoder that is kept.
 ASSUMPTION: the global view that GLCL compares is not masked (Eq. 5); `masked_globals` takes the class token of the
-masked view instead, as the released code does.
+masked view instead, as the released code does. The other flags of this file are the release's too; `slim_released`
+sets them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,12 @@ from torch import Tensor, nn
 from methods.base import Method, MethodConfig, Parts
 from methods.encoder import Encoder, make_encoder
 from methods.losses import koleo
-from methods.masking import MaskContext, MaskingConfig, mask_context, strategy
+from methods.masking import MaskingConfig, strategy
 from methods.masking.tokens import hidden_index
+from methods.masking.views import ViewMasking
 from methods.prototypes import PrototypeHead, prototype_cross_entropy
 from methods.teacher import follow, teacher_of
-from skeletons.errors import BadInput
+from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -46,6 +48,11 @@ class SlimConfig(MethodConfig):
         lambda_glcl, koleo: weights of GLCL and of KoLeo.
         student_temperature, teacher_temperature, sinkhorn: temperatures and iterations.
         masked_globals: GLCL compares masked global views (the released code).
+        every_local: GLCL compares each anchor with the local views of both (the released code), not its own alone.
+        mfm_views: views that MFM is averaged over: masked ones, or all, so that half of them masked count half (the
+            released code).
+        temperature_warmup: share of the run in which the teacher's temperature grows from `first_temperature`.
+        first_temperature: see there.
     """
 
     name: str = "slim"
@@ -58,6 +65,10 @@ class SlimConfig(MethodConfig):
     teacher_temperature: float = 0.07
     sinkhorn: int = 3
     masked_globals: bool = False
+    every_local: bool = False
+    mfm_views: str = "masked"
+    temperature_warmup: float = 0.0
+    first_temperature: float = 0.04
 
 
 class Branch(nn.Module):
@@ -88,9 +99,12 @@ class Slim(Method):
         self.config, self.topology = c, parts.topology
         self.momentum, self.steps = parts.teacher, max(1, parts.steps)
         names = self.strategies(parts.masking)
-        self.ratio, self.local_probability = parts.masking.range(), parts.masking.local_probability
-        self.mask_global = strategy(names["global"], parts.masking)
-        self.mask_local = strategy(names["local"], parts.masking)
+        m = parts.masking
+        self.ratio = (m.range()[0] * m.global_probability, m.range()[1] * m.global_probability)  # of all global views
+        self.mask_global = ViewMasking(strategy(names["global"], m), m, m.global_probability)
+        local = replace(m, largest_area=m.local_largest_area or m.largest_area)
+        self.mask_local = ViewMasking(strategy(names["local"], local), m, m.local_probability, shuffled=False)
+        self.teacher_temperature = c.teacher_temperature
         self.mfm = c.mfm and names["global"] != "none"  # a view with no hidden token has no masked term
         self._check(parts)
         masked = self.mfm or (c.glcl and names["local"] != "none")
@@ -103,6 +117,8 @@ class Slim(Method):
             raise BadInput("method slim has no loss left: set method.glcl=true, or method.mfm=true with a masked view")
         if self.config.glcl and not parts.backbone.class_token:
             raise BadInput("method.glcl=true compares class tokens: set backbone.class_token=true")
+        if self.config.mfm_views not in ("masked", "all"):
+            raise unknown("method.mfm_views", self.config.mfm_views, ("masked", "all"))
         for local in parts.views.locals:
             if local.frames % parts.backbone.patch:
                 raise BadInput(
@@ -126,6 +142,14 @@ class Slim(Method):
     def kept(self) -> Encoder:
         return self.teacher.encoder
 
+    def last_layers(self) -> list[nn.Parameter]:
+        """The student's prototypes."""
+        return [head.weight for head in (self.student.cls_head, self.student.patch_head) if head is not None]
+
+    def sections(self) -> list[nn.Module]:
+        """Encoder and heads."""
+        return list(self.student.children())
+
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """MFM + lambda GLCL + koleo KoLeo on the view groups `global` (two views) and `local*`."""
         c, batch = self.config, views["global"]
@@ -136,10 +160,7 @@ class Slim(Method):
         total = x.new_zeros(())
         global_cls = None
         if self.mfm:
-            context = mask_context(
-                batch, self.encoder.patch, self.topology, self.ratio, draws.fork("global"), self.encoder.embeddings
-            )
-            mask = self.mask_global(context, draws.fork("global", "mask"))
+            mask, context = self.mask_global(batch, self.encoder, draws.fork("global"))
             seen = self.student.encoder(x, hidden=mask)
             parts["mfm"] = self._mfm(seen.patches, target.patches, mask & context.observed)
             parts["masked"] = mask.float().mean()
@@ -156,11 +177,8 @@ class Slim(Method):
                 total = total + c.koleo * parts["koleo"]
         return {"loss": total, **parts}
 
-    def _context(self, view: Batch, draws: Draws) -> MaskContext:
-        return mask_context(view, self.encoder.patch, self.topology, self.ratio, draws, self.encoder.embeddings)
-
     def _mfm(self, student: Tensor, teacher: Tensor, hidden: Tensor) -> Tensor:
-        """Cross-entropy at hidden tokens, averaged over each view's hidden tokens and then over views.
+        """Cross-entropy at hidden tokens, averaged over each view's hidden tokens and then over (masked) views.
 
         Args:
             student, teacher: (sequence, patch, joint, width); hidden: bool (sequence, patch, joint).
@@ -168,7 +186,8 @@ class Slim(Method):
         assert self.student.patch_head is not None and self.teacher.patch_head is not None
         at, real = hidden_index(hidden, self.ratio)
         count = hidden.flatten(1).sum(1)
-        weight = 1 / (count.clamp(min=1) * (count > 0).sum().clamp(min=1))
+        views = (count > 0).sum().clamp(min=1) if self.config.mfm_views == "masked" else len(count)
+        weight = 1 / (count.clamp(min=1) * views)
         rows = self.student.patch_head(student.flatten(0, 2).index_select(0, at))
         with torch.no_grad():
             targets = self.teacher.patch_head(teacher.flatten(0, 2).index_select(0, at))
@@ -182,25 +201,26 @@ class Slim(Method):
             global_cls, anchors: (2 x clip, width), the student's and the teacher's.
         """
         assert self.student.cls_head is not None and self.teacher.cls_head is not None
+        clips = len(anchors) // 2
         compared = [torch.cat(global_cls.chunk(2)[::-1])[None]]  # the other global view
         for name, local in views.items():
             if not name.startswith("local"):
                 continue
-            cls = self.student.encoder(local.joints[:, 0], hidden=self._local_mask(local, draws.fork(name))).cls
-            by_anchor = cls.unflatten(0, (2, local.views // 2, -1))  # anchor, crop, clip
-            compared.append(by_anchor.transpose(0, 1).flatten(1, 2))
-        rows = self.student.cls_head(torch.cat(compared).flatten(0, 1)).unflatten(0, (-1, len(anchors)))
+            mask = None
+            if self.mask_local.masking.name != "none":
+                mask, _ = self.mask_local(local, self.encoder, draws.fork(name))
+            cls = self.student.encoder(local.joints[:, 0], hidden=mask).cls
+            if self.config.every_local:
+                compared.append(cls.unflatten(0, (-1, clips)))
+            else:
+                by_anchor = cls.unflatten(0, (2, -1, clips))  # anchor, crop, clip
+                compared.append(by_anchor.transpose(0, 1).flatten(1, 2))
+        rows = self.student.cls_head(torch.cat([tokens.flatten(0, 1) for tokens in compared]))
+        parted = rows.split([tokens.shape[0] * tokens.shape[1] for tokens in compared])
+        against = [r.unflatten(0, t.shape[:2]).repeat(1, 2 * clips // t.shape[1], 1) for r, t in zip(parted, compared)]
         with torch.no_grad():
             targets = self.teacher.cls_head(anchors)
-        return self._cross_entropy(self.student.cls_head, rows, self.teacher.cls_head, targets)
-
-    def _local_mask(self, local: Batch, draws: Draws) -> Tensor | None:
-        if self.mask_local.name == "none":
-            return None
-        context = self._context(local, draws)
-        mask = self.mask_local(context, draws.fork("mask"))
-        applied = context.uniform(draws.fork("applied")) < self.local_probability
-        return mask & applied[:, None, None]
+        return self._cross_entropy(self.student.cls_head, torch.cat(against), self.teacher.cls_head, targets)
 
     def _cross_entropy(
         self,
@@ -218,11 +238,17 @@ class Slim(Method):
             targets,
             teacher.prototypes(),
             student_temperature=c.student_temperature,
-            teacher_temperature=c.teacher_temperature,
+            teacher_temperature=self.teacher_temperature,
             weights=weights,
             teacher_weights=None if real is None else real.to(targets.dtype),
             iterations=c.sinkhorn,
         )
+
+    def before_step(self, progress: float) -> None:
+        c = self.config
+        if c.temperature_warmup > 0:
+            grown = min(1.0, progress / c.temperature_warmup)
+            self.teacher_temperature = c.first_temperature + (c.teacher_temperature - c.first_temperature) * grown
 
     def after_step(self, progress: float) -> None:
         follow(self.teacher, self.student, self.momentum.at(progress, self.steps))

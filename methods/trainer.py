@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,94 +20,28 @@ from torch import Tensor, nn
 from methods.base import Method
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.losses import effective_rank, spread
+from methods.optimisation import TrainConfig, clip_gradients, optimizer_for, rate, steps_in, update_groups
 from skeletons.clips import written_whole
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput
 from skeletons.randomness import Draws, permutation
 from skeletons.sampling import Sampler, centre_view
 
 VERSION = 1
+__all__ = [
+    "TrainConfig",
+    "TrainingFailed",
+    "batch_clips",
+    "collapse_watch",
+    "optimizer_for",
+    "rate",
+    "steps_in",
+    "train",
+]
 Evaluator = Callable[[nn.Module, int], Iterable[tuple[str, float]]]
-
-
-@dataclass
-class TrainConfig:
-    """How a method is trained.
-
-    Attributes:
-        length: of the run: "187500 steps", "400 epochs" or "38000 clips".
-        batch: clips a step.
-        lr, min_lr: largest and last learning rate (AdamW, linear warm-up, cosine).
-        lr_factor: multiplies both; scales with narrower encoders raise it (see conf/scale).
-        warmup: "20 epochs", "2500 steps" or a share of the run, "0.1 run".
-        weight_decay, weight_decay_end: of weights, not of biases and norms; a cosine from one to the other.
-        beta1, beta2: of AdamW.
-        clip_norm: largest norm of the gradient; 0 leaves it alone.
-        precision: fp32, or bf16 for autocast.
-        compile: pass the loss through torch.compile.
-        log_every: steps between lines of metrics.jsonl.
-        evaluations: how many times, evenly spread, the collapse watch and the evaluators run.
-        checkpoint_seconds: time between checkpoints.
-    """
-
-    length: str = "187500 steps"
-    batch: int = 768
-    lr: float = 2e-4
-    min_lr: float = 1e-6
-    lr_factor: float = 1.0
-    warmup: str = "25000 steps"
-    weight_decay: float = 0.04
-    weight_decay_end: float = 0.2
-    beta1: float = 0.9
-    beta2: float = 0.999
-    clip_norm: float = 3.0
-    precision: str = "fp32"
-    compile: bool = False
-    log_every: int = 10
-    evaluations: int = 8
-    checkpoint_seconds: float = 30.0
-
-    def check(self) -> None:
-        """Raises BadInput for values that cannot be trained with."""
-        if self.precision not in ("fp32", "bf16"):
-            raise unknown("train.precision", self.precision, ("fp32", "bf16"))
-        for name in ("batch", "lr", "log_every"):
-            if getattr(self, name) <= 0:
-                raise BadInput(f"train.{name}={getattr(self, name)} must be positive")
 
 
 class TrainingFailed(RuntimeError):
     """Training cannot go on; says where it stopped and what is left."""
-
-
-def steps_in(length: str, batch: int, clips: int, run: int | None = None) -> int:
-    """Steps that a length such as "20 epochs" means.
-
-    Args:
-        batch: clips a step.
-        clips: clips in the training split.
-        run: steps of the whole run, for shares ("0.1 run").
-
-    Raises:
-        BadInput: not a number and one of steps, epochs, clips, run.
-    """
-    number, _, unit = length.strip().partition(" ")
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = -1.0
-    each = {"steps": 1.0, "epochs": clips / batch, "clips": 1 / batch}
-    if run is not None:
-        each["run"] = float(run)
-    if not 0 <= amount < math.inf or unit not in each:
-        raise BadInput(f"length {length!r}: write a number and one of {', '.join(each)}, e.g. '400 epochs'")
-    return round(amount * each[unit])
-
-
-def rate(step: int, steps: int, warmup: int, top: float, last: float) -> float:
-    """Linear warm-up to `top`, then half a cosine to `last`."""
-    if step < warmup:
-        return top * (step + 1) / warmup
-    return last + (top - last) * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
 
 
 def batch_clips(step: int, batch: int, clips: int, seed: int, cache: dict[int, np.ndarray] | None = None) -> Tensor:
@@ -129,17 +61,6 @@ def batch_clips(step: int, batch: int, clips: int, seed: int, cache: dict[int, n
         here = place // clips == number
         rows[here] = order[place[here] % clips]
     return torch.from_numpy(rows)
-
-
-def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weights and embeddings decay, biases and norms do not."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "decays": True},
-        {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
-    ]
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
 
 
 def collapse_watch(encoder: nn.Module, sampler: Sampler, clips: int = 256) -> Iterator[tuple[str, float]]:
@@ -179,9 +100,8 @@ def train(
     config.check()
     device, clips = sampler.store.device, len(sampler.store)
     steps = max(1, steps_in(config.length, config.batch, clips))
-    warmup = steps_in(config.warmup, config.batch, clips, steps)
+    warmup, frozen = (steps_in(length, config.batch, clips, steps) for length in (config.warmup, config.freeze_last))
     optimizer = optimizer_for(method, config)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
     first, lines = _resume(method, optimizer, folder, device, identity)
     loss_of = torch.compile(method.loss) if config.compile else method.loss
     amp = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
@@ -191,18 +111,14 @@ def train(
     method.train()
     for step in range(first, steps):
         torch.manual_seed(Draws(seed, step, "torch").torch_seed())
-        lr = rate(step, steps, warmup, config.lr, config.min_lr) * config.lr_factor
-        decay = rate(step, steps, 0, config.weight_decay, config.weight_decay_end)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-            if group["decays"]:
-                group["weight_decay"] = decay
+        lr = update_groups(optimizer, config, step, steps, warmup, frozen)
+        method.before_step(step / steps)
         draws = Draws(seed, step, device=device)
         views = sampler(batch_clips(step, config.batch, clips, seed, orders).to(device), draws)
         with amp:
             parts = loss_of(views, draws)
         parts["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm or math.inf)
+        norm = clip_gradients(method, optimizer, config)
         logging = (step + 1) % config.log_every == 0 or step + 1 == steps
         saving = folder is not None and (time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps)
         if (device.type == "cpu" or logging or saving) and not torch.isfinite(parts["loss"] + norm):

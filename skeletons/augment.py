@@ -8,7 +8,7 @@ The paper's order: mirroring, scaling, rotation (the order of the released code)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,21 @@ from skeletons.topology import Topology
 
 VERSION = 1
 KINDS = ("aware", "limited", "none")
+
+
+@dataclass
+class Corruption:
+    """What is done to a view after its geometry (SLiM's release; not in the paper).
+
+    Attributes:
+        noise: standard deviation of normal noise on every coordinate, metres.
+        noise_probability: of the noise, for each view.
+        axis_drop: probability that one of the three axes, drawn uniformly, is set to zero.
+    """
+
+    noise: float = 0.0
+    noise_probability: float = 1.0
+    axis_drop: float = 0.0
 
 
 @dataclass
@@ -37,6 +52,10 @@ class AugmentConfig:
         mirror_per: view, clip (all views of a clip alike) or auto (clip where the data declares chiral classes).
         shear: largest off-diagonal entry of a random shear of space, each of the six drawn uniformly on its own, last
             of all (SkeletonCLR, AimCLR: 0.5); 0 means none.
+        scale_sides: apart (each part of the body has its factor) or together (both arms share one, both legs too).
+        rebuild: order in which scaled bones become a body again: tree (root outwards), or index, the release's bug:
+            joints numbered before their parent (neck, shoulders) are put where the root of the coordinates is.
+        global_1, global_2, local: corruption of the first global view, the other ones, and local views.
     """
 
     rotation: str = "aware"
@@ -50,9 +69,14 @@ class AugmentConfig:
     scale_high: float = 1.15
     mirror_per: str = "auto"
     shear: float = 0.0
+    scale_sides: str = "apart"
+    rebuild: str = "tree"
+    global_1: Corruption = field(default_factory=Corruption)
+    global_2: Corruption = field(default_factory=Corruption)
+    local: Corruption = field(default_factory=Corruption)
 
     def check(self) -> None:
-        """Raises BadInput for an unknown kind."""
+        """Raises BadInput for an unknown kind, or a corruption that makes no sense."""
         for name in ("rotation", "mirroring", "scaling"):
             if getattr(self, name) not in KINDS:
                 raise unknown(f"augment.{name}", str(getattr(self, name)), KINDS)
@@ -60,6 +84,20 @@ class AugmentConfig:
             raise unknown("augment.mirror_per", self.mirror_per, ("auto", "view", "clip"))
         if self.shear < 0:
             raise BadInput(f"augment.shear={self.shear} must not be negative")
+        if self.scale_sides not in ("apart", "together"):
+            raise unknown("augment.scale_sides", self.scale_sides, ("apart", "together"))
+        if self.rebuild not in ("tree", "index"):
+            raise unknown("augment.rebuild", self.rebuild, ("tree", "index"))
+        for name in ("global_1", "global_2", "local"):
+            c = getattr(self, name)
+            if c.noise < 0 or not (0 <= c.noise_probability <= 1 and 0 <= c.axis_drop <= 1):
+                raise BadInput(f"augment.{name}: noise must not be negative, probabilities lie between 0 and 1")
+
+    def corruptions(self, group: str, views: int) -> list[Corruption]:
+        """The corruption of each view of a group (`global`, `local...`; others have none)."""
+        if group == "global":
+            return [self.global_1, *[self.global_2] * (views - 1)]
+        return [self.local if group.startswith("local") else Corruption()] * views
 
 
 def rotation_matrices(angles: Float[Tensor, "row 3"]) -> Float[Tensor, "row 3 3"]:
@@ -73,19 +111,31 @@ def rotation_matrices(angles: Float[Tensor, "row 3"]) -> Float[Tensor, "row 3 3"
     return torch.stack([torch.stack(r, -1) for r in rows], -2)
 
 
-def bone_scaling_matrices(topology: Topology, factors: Float[Tensor, "row joint"]) -> Float[Tensor, "row joint joint"]:
+def bone_scaling_matrices(
+    topology: Topology, factors: Float[Tensor, "row joint"], rebuild: str = "tree"
+) -> Float[Tensor, "row joint joint"]:
     """Matrices that scale each joint's bone by its factor and rebuild the body from the root (algorithm 4).
 
     x' = x_root + A (s * (x - x_parent)), A the ancestry without the root: the sum over a joint's ancestors is the
     topological order, whatever the joints' numbering. Directions of bones and the root's path are kept.
+
+    Args:
+        rebuild: tree; or index: ancestors count only along a path of parents that have lower numbers (the release).
     """
     count, root = len(topology), topology.root
     ancestry = torch.from_numpy(topology.ancestry).to(factors)
+    if rebuild == "index":
+        for j in range(count):
+            own = ancestry.new_zeros(count)
+            own[j] = 1
+            built = topology.parents[j] < j or topology.parents[j] == root
+            ancestry[j] = own + (ancestry[topology.parents[j]] if built and j != root else 0)
+    reached = ancestry[:, root].clone()
     ancestry[:, root] = 0
     bone = torch.eye(count, dtype=factors.dtype, device=factors.device)
     bone[torch.arange(count), torch.tensor(topology.parents)] -= 1
     from_root = torch.zeros_like(bone)
-    from_root[:, root] = 1
+    from_root[:, root] = reached
     return from_root + ancestry @ (factors[:, :, None] * bone)
 
 
@@ -102,7 +152,11 @@ class Augmentation:
         self.config, self.topology = config, topology
         self.mirror_once = config.mirror_per == "clip" or (config.mirror_per == "auto" and chiral)
         self.swap = torch.tensor(topology.mirror if config.mirroring != "none" else range(len(topology)))
-        self.part_of = torch.tensor(topology.part_of)
+        names = list(topology.parts)
+        if config.scale_sides == "together":
+            names = [name.removesuffix("_left").removesuffix("_right") for name in names]
+        self.factors = len(names)  # drawn; with sides together the first of each pair counts
+        self.part_of = torch.tensor([names.index(names[part]) for part in topology.part_of])
 
     def __call__(
         self,
@@ -110,6 +164,7 @@ class Augmentation:
         observed: Bool[Tensor, "row person time joint"],
         views: int,
         draws: Draws,
+        group: str = "",
     ) -> tuple[Tensor, Tensor]:
         """Augment every view of every clip on its own.
 
@@ -117,6 +172,7 @@ class Augmentation:
             joints, observed: row = view x clip, all clips of the first view first.
             views: how many views of each clip there are.
             draws: keyed by step and view group; `mirror` is shared between groups where it is drawn once for a clip.
+            group: of views, for what differs between groups.
         """
         c, clips, device = self.config, len(joints) // views, joints.device
         count = len(self.topology)
@@ -139,11 +195,11 @@ class Augmentation:
                 flip = torch.tensor([-1.0, 1.0, 1.0], device=device)
                 space = torch.where(mirrored[:, None, None], torch.diag(flip), space)
         if c.scaling != "none":
-            factors = c.scale_low + (c.scale_high - c.scale_low) * draw("scale", len(self.topology.parts))
+            factors = c.scale_low + (c.scale_high - c.scale_low) * draw("scale", self.factors)
             factors = torch.where(draw("scale?")[:, None] < c.probability, factors, 1.0)
             of_joint = factors[:, self.part_of.to(device)]
             if c.scaling == "aware":
-                scale = bone_scaling_matrices(self.topology, of_joint)
+                scale = bone_scaling_matrices(self.topology, of_joint, c.rebuild)
             else:
                 scale = torch.diag_embed(of_joint)
             mix = scale if mix is None else scale @ mix
@@ -158,4 +214,28 @@ class Augmentation:
             space = (torch.eye(3, device=device) + off_diagonal) @ space
         if mix is not None:
             joints = torch.einsum("rjk,rptkc->rptjc", mix, joints)
-        return torch.einsum("rdc,rptjc->rptjd", space, joints), observed
+        joints = torch.einsum("rdc,rptjc->rptjd", space, joints)
+        return self._corrupt(joints, observed, c.corruptions(group, views), draws), observed
+
+    def _corrupt(self, joints: Tensor, observed: Tensor, each: list[Corruption], draws: Draws) -> Tensor:
+        """Noise, then axes that are dropped; each view has its own strengths."""
+        views, device = len(each), joints.device
+        shape = (len(joints) // views, views)
+
+        def happens(what: str, chance: list[float]) -> Tensor:
+            drawn = draws.fork(what).uniform(*shape).to(device) < torch.tensor(chance, device=device)
+            return drawn.T.flatten()
+
+        if any(c.noise for c in each):
+            sigma = torch.tensor([c.noise for c in each], device=device).repeat_interleave(shape[0])
+            sigma = sigma * happens("noise?", [c.noise_probability for c in each])
+            noise = draws.fork("noise").noise(*shape, *joints.shape[1:]).transpose(0, 1).flatten(0, 1).to(device)
+            there = observed.flatten(2).any(2)[..., None, None, None]  # absent persons stay zero
+            joints = joints + sigma[:, None, None, None, None] * noise * there
+        if any(c.axis_drop for c in each):
+            axis = (3 * draws.fork("axis").uniform(*shape)).long().clamp(max=2).T.flatten().to(device)
+            dropped = happens("axis?", [c.axis_drop for c in each])[:, None] & (
+                axis[:, None] == torch.arange(3, device=device)
+            )
+            joints = joints.masked_fill(dropped[:, None, None, None], 0)
+        return joints

@@ -9,6 +9,7 @@ by NumPy's Philox, a counter-based generator, and then moved.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -64,6 +65,21 @@ class Draws:
     def normal(self, *shape: int) -> Tensor:
         """float32 standard normal; the first dimension is the local batch."""
         rows = self.numpy().standard_normal((shape[0] * self.world, *shape[1:]), dtype=np.float32)
+        return torch.from_numpy(self._mine(rows)).to(self.device)
+
+    def noise(self, *shape: int) -> Tensor:
+        """As `normal`, for element-wise noise: on another device it is drawn there (with other values than a CPU's)."""
+        if self.device.type in ("cpu", "meta"):
+            return self.normal(*shape)
+        self._calls += 1
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int.from_bytes(_digest((*self.path, self._calls))[:7], "little"))
+        rows = torch.randn((shape[0] * self.world, *shape[1:]), generator=generator, device=self.device)
+        return rows[self.rank * shape[0] : (self.rank + 1) * shape[0]]
+
+    def order(self, *shape: int) -> Tensor:
+        """int64: the place of each entry in a random order of all entries of the global batch."""
+        rows = self.numpy().permutation(self.world * math.prod(shape)).reshape(shape[0] * self.world, *shape[1:])
         return torch.from_numpy(self._mine(rows)).to(self.device)
 
     def _mine(self, rows: np.ndarray) -> np.ndarray:

@@ -249,7 +249,7 @@ class Sampler:
         rows = clip.repeat(views)
         who = None if person is None else person.repeat(views)
         joints, observed = resample(self.store, rows, begin.T.flatten(), length.T.flatten(), frames, who)
-        joints, observed = self.augmentation(joints, observed, views, draws.fork("augment", group))
+        joints, observed = self.augmentation(joints, observed, views, draws.fork("augment", group), group)
         present = self.store.present[rows]
         if who is not None:
             present = present.gather(1, who[:, None])

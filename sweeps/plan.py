@@ -33,9 +33,9 @@ from skeletons.splits import Split, split
 from sweeps.config import Config, compose, differing, select
 
 PROTOCOLS = {"linear": linear.VERSION, "retrieval": retrieval.VERSION}
-# Fields of `train` that cannot change the weights; length and warmup enter as steps.
-NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup")
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
+# Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
+NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,21 @@ def device_of(config: Config) -> str:
 def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, Any]:
     """What the method's strategies read of the masking section."""
     found: dict[str, Any] = {}
+    plain = MaskingConfig()
     for view, name in method.strategies(config).items():
         chosen = all_strategies()[name]
         fields = {field: getattr(config, field) for field in chosen.reads}
+        fields |= {
+            field: getattr(config, field) for field in chosen.options if getattr(config, field) != getattr(plain, field)
+        }
         if view == "local" and name != "none":
             fields["probability"] = config.local_probability
+            if config.local_largest_area and "largest_area" in fields:
+                fields["largest_area"] = config.local_largest_area
+        if view == "global" and name != "none" and config.global_probability != plain.global_probability:
+            fields["probability"] = config.global_probability
+        if view in ("global", "local") and name != "none" and config.ratio_draw != plain.ratio_draw:
+            fields["ratio_draw"] = config.ratio_draw
         found[view] = {"strategy": name, "version": chosen.version, **fields}
     return found
 
@@ -133,6 +143,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
             "device": device_of(config).partition(":")[0],
             "torch": torch.__version__.partition("+")[0],
         }
+        frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
+        content |= {"frozen": frozen} if frozen else {}
         content["versions"] |= {
             "decoder": decoder.VERSION,
             "trainer": trainer.VERSION,
@@ -194,7 +206,7 @@ def _check(config: Config) -> None:
         reason = refuses(method, name)
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
-    config.masking.range()
+    config.masking.check()
     if config.protocol.pooling not in ("native", "both", *features.POOLINGS):
         raise unknown("protocol.pooling", config.protocol.pooling, ("native", "both", *features.POOLINGS))
     if config.views.frames % config.backbone.patch:

@@ -41,6 +41,13 @@ class MaskingConfig:
         distance_factor: in the Poincare distance: 2, or 4 (HA-CM's release).
         sharp: attention logits are multiplied by sqrt(width) (HA-CM's release), not divided by it.
         release_order: apply the hierarchy's scores to the wrong tokens, as HA-CM's release does under `cross`.
+        global_probability: share of global views that are masked at all (SLiM: all; its release: 0.5).
+        ratio_draw: uniform (each view draws its ratio) or stratified (a batch covers the range evenly; the release).
+        local_largest_area: `largest_area` of local views; 0 means the same. 1 is the release's: half of the *global*
+            view's tokens, which is never less than a whole local view.
+        subsets: joints of a tube: connected, contiguous (stretches of the part's joints in the tree's order; the
+            release) or any.
+        volume: constant (duration = area / width) or free (any duration).
     """
 
     strategy: str = "tube"
@@ -57,6 +64,25 @@ class MaskingConfig:
     distance_factor: float = 2.0
     sharp: bool = True
     release_order: bool = False
+    global_probability: float = 1.0
+    ratio_draw: str = "uniform"
+    local_largest_area: float = 0.0
+    subsets: str = "connected"
+    volume: str = "constant"
+
+    def check(self) -> None:
+        """Raises BadInput for unknown names and shares that are none."""
+        self.range()
+        for name, known in (
+            ("ratio_draw", ("uniform", "stratified")),
+            ("subsets", ("connected", "contiguous", "any")),
+            ("volume", ("constant", "free")),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown(f"masking.{name}", str(getattr(self, name)), known)
+        for name in ("local_probability", "global_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"masking.{name}={getattr(self, name)} must be a share, between 0 and 1")
 
     def range(self) -> tuple[float, float]:
         """(low, high) of the ratio.
@@ -183,6 +209,7 @@ class Masking:
         needs: what it looks at: patches, topology, embeddings.
         exact: it hides exactly the asked count.
         reads: the fields of MaskingConfig that change what it does (part of a run's identity).
+        options: more of them, part of the identity only where they differ from their defaults.
         version: bump when its meaning changes.
     """
 
@@ -190,6 +217,7 @@ class Masking:
     needs: ClassVar[frozenset[str]] = frozenset()
     exact: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("ratio",)
+    options: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
 
     def __init__(self, config: MaskingConfig):
@@ -227,5 +255,5 @@ def strategy(name: str, config: MaskingConfig) -> Masking:
     """
     if name not in all_strategies():
         raise unknown("masking strategy", name, STRATEGIES)
-    config.range()
+    config.check()
     return STRATEGIES[name](config)

@@ -20,6 +20,7 @@ from methods.masking import (
     visible_count,
 )
 from methods.masking.tokens import hidden_index, visible_tokens
+from methods.masking.views import ViewMasking
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -178,9 +179,111 @@ def release_subsets() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(rows), torch.tensor(chances).cumsum(0)
 
 
+def test_contiguous_subsets_are_the_releases():
+    found, expected = strategy("tube", MaskingConfig(subsets="contiguous")).subsets(KINECT_V2), release_subsets()
+
+    def chances(table: torch.Tensor, cumulative: torch.Tensor) -> dict[tuple, float]:
+        each = torch.diff(cumulative, prepend=cumulative.new_zeros(1)).tolist()
+        return {tuple(row.nonzero().flatten().tolist()): chance for row, chance in zip(table, each)}
+
+    assert chances(*found) == pytest.approx(chances(*expected), abs=1e-6)
+
+
+def test_any_subset_of_a_part_may_be_a_tube():
+    table, cumulative = strategy("tube", MaskingConfig(subsets="any")).subsets(KINECT_V2)
+    assert len(table) == sum(2 ** len(members) - 1 for members in KINECT_V2.parts.values())
+    assert len({tuple(row.tolist()) for row in table}) == len(table)
+    size = torch.diff(cumulative, prepend=cumulative.new_zeros(1))
+    of_four = size[(table.sum(1) == 2) & table[:, list(KINECT_V2.parts["leg_left"])].any(1)]
+    assert of_four.tolist() == pytest.approx([1 / 5 / 4 / 6] * 6, abs=1e-6)
+
+
+def test_without_constant_volume_the_duration_does_not_depend_on_the_width():
+    tube = strategy("tube", MaskingConfig(volume="free"))
+    tube.rounds = 1
+    context = context_of(torch.zeros(4000, 8, 25, 3), (0.5, 0.5))
+    mask = tube(context, Draws(0, 0, "mask"))
+    widths, durations = mask.any(1).sum(1), mask.any(2).sum(1)
+    for width in (1, 3, 6):
+        mine = durations[widths == width].float()
+        assert set(mine.tolist()) == set(range(1, 9))
+        assert float(mine.mean()) == pytest.approx(4.5, abs=5 * 2.3 / len(mine) ** 0.5)
+    full = masks("tube", context, volume="free")
+    assert (full.sum((1, 2)) <= 100).all() and float(full.float().mean()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"subsets": "conected"}, "did you mean 'connected'"),
+        ({"volume": "constnt"}, "did you mean 'constant'"),
+        ({"ratio_draw": "strata"}, "did you mean 'stratified'"),
+        ({"global_probability": 1.5}, "masking.global_probability=1.5 must be a share"),
+        ({"local_probability": -0.5}, "masking.local_probability=-0.5 must be a share"),
+    ],
+)
+def test_wrong_masking_settings_are_refused(wrong, message):
+    with pytest.raises(BadInput, match=message):
+        strategy("tube", MaskingConfig(**wrong))
+
+
+# --- which views of a group
+
+
+def grouped(views: int, clips: int, persons: int = 1) -> Batch:
+    joints = torch.randn(views * clips, persons, 8, 25, 3)
+    seen = torch.ones(joints.shape[:-1], dtype=torch.bool)
+    return Batch(joints, seen, torch.ones(views * clips, persons, dtype=torch.bool), views)
+
+
+@pytest.fixture
+def patchless(parts):
+    """An encoder with patches of one frame."""
+    return build(parts("slim", backbone={"patch": 1})).encoder
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_strata_cover_the_range_in_every_batch(shuffled, probability, patchless):
+    config = MaskingConfig(strategy="random", ratio=[0.5, 0.9], ratio_draw="stratified")
+    masking = ViewMasking(strategy("random", config), config, probability, shuffled)
+    mask, context = masking(grouped(4, 10), patchless, Draws(0, 0, "global"))
+    counts = mask.sum((1, 2))
+    masked = counts > 0
+    count = int(40 * probability)
+    assert int(masked.sum()) == count
+    edges = 200 * (0.5 + 0.4 * torch.arange(count + 1) / count)
+    inside = counts[masked].sort().values if shuffled else counts[masked]
+    assert (inside >= edges[:-1].floor()).all() and (inside <= edges[1:]).all()
+    assert torch.equal(counts, context.hidden)
+    if shuffled:
+        assert not torch.equal(inside, counts[masked])
+        assert not torch.equal(masking(grouped(4, 10), patchless, Draws(0, 1, "global"))[1].hidden, context.hidden)
+    else:
+        assert masked[:count].all()  # the first anchor's views first
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_ranks_share_the_strata_of_the_global_batch(shuffled, patchless):
+    config = MaskingConfig(strategy="random", ratio=[0.5, 0.9], ratio_draw="stratified")
+    masking = ViewMasking(strategy("random", config), config, 0.5, shuffled)
+    whole = masking(grouped(2, 6), patchless, Draws(0, 3))[1].hidden.unflatten(0, (2, 6))
+    for rank in range(2):
+        part = masking(grouped(2, 3), patchless, Draws(0, 3, rank=rank, world=2))[1].hidden.unflatten(0, (2, 3))
+        assert torch.equal(part, whole[:, 3 * rank : 3 * rank + 3])
+
+
+def test_otherwise_every_view_is_masked_or_not_on_its_own(patchless):
+    config = MaskingConfig(strategy="random")
+    masking = ViewMasking(strategy("random", config), config, 0.3)
+    mask, context = masking(grouped(2, 1000), patchless, Draws(0, 0))
+    masked = mask.flatten(1).any(1)
+    assert float(masked.float().mean()) == pytest.approx(0.3, abs=5 * (0.21 / 2000) ** 0.5)
+    assert torch.equal(mask.sum((1, 2))[masked], context.hidden[masked])
+
+
 def test_with_the_releases_subsets_the_statistics_are_the_releases():
-    tube = strategy("tube", MaskingConfig())
-    tube._table[KINECT_V2] = release_subsets()
+    tube = strategy("tube", MaskingConfig(subsets="contiguous"))
     context = context_of(torch.zeros(1500, 8, 25, 3), (0.5, 0.9))
     rate = tube(context, Draws(0, 0, "mask")).float().mean((0, 1))
     for joints, expected in (((13, 14, 17, 18), 0.80), ((24, 8, 4, 22), 0.545)):  # ours, simulated from its code

@@ -80,6 +80,7 @@ def test_the_parts_are_named(name, method, batch):
     found = method(name).loss(batch(method_class(name)), Draws(0, 0))
     known = {
         "slim": {"mfm", "glcl", "koleo", "masked"},
+        "slim_released": {"mfm", "glcl", "koleo", "masked"},
         "skeletonmae": {"masked", "mask_filled"},
         "mamp": {"masked", "mask_filled"},
         "supervised": {"accuracy"},
@@ -90,7 +91,7 @@ def test_the_parts_are_named(name, method, batch):
     }
     assert set(found) == {"loss"} | known.get(name, set(found))
     assert all(0 <= found[k] <= 1 for k in STATISTICS & set(found))
-    if name == "slim":
+    if name in ("slim", "slim_released"):
         total = found["mfm"] + found["glcl"] + 0.1 * found["koleo"]
         torch.testing.assert_close(found["loss"], total)
 

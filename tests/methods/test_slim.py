@@ -66,7 +66,7 @@ def cross_entropy(target: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 def mask_of(model, batch, strategy, draws):
     context = mask_context(batch, 4, model.topology, (0.5, 0.9), draws)
-    return strategy(context, draws.fork("mask")), context
+    return strategy.masking(context, draws.fork("mask")), context
 
 
 def literal_mfm(model, multi, draws):

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from methods.backbone import Transformer
-from methods.base import Method, all_methods, build
+from methods.base import Method, all_methods, build, method_class
 from methods.checkpoint import load_encoder
 from methods.encoder import EncoderConfig
+from methods.optimisation import clip_gradients, learning_rate, update_groups
 from methods.trainer import (
     TrainConfig,
     TrainingFailed,
@@ -159,9 +160,118 @@ def test_optimizer_follows_its_schedules(run, monkeypatch):
     assert [line["lr"] for line in lines] == [seen[line["step"] - 1][0][0] for line in lines]
 
 
+def test_default_settings_make_the_two_groups_of_old_checkpoints(parts):
+    groups = optimizer_for(build(parts("slim")), SHORT).param_groups
+    assert [g["decays"] for g in groups] == [True, False]
+    assert not any({"share", "last"} & set(g) for g in groups)
+
+
+def test_rates_fall_towards_the_input_and_the_patch_embedding_has_its_own(parts):
+    model = build(parts("slim", backbone={"depth": 3}))
+    names = {id(p): name for name, p in model.named_parameters()}
+    config = dataclasses.replace(SHORT, layer_decay=0.5, patch_embed_rate=0.2)
+    optimizer = optimizer_for(model, config)
+    update_groups(optimizer, config, 3, 12, 3, 0)
+    rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert set(rates) == {n for n, p in model.named_parameters() if p.requires_grad}
+    below = {"embed": 4, "joint": 4, "prefix": 4, "mask_token": 4, "blocks.0": 3, "blocks.1": 2, "blocks.2": 1}
+    for name, found in rates.items():
+        inner = name.removeprefix("student.encoder.")
+        depth = next((d for start, d in below.items() if inner.startswith(start)), 0) if inner != name else 0
+        share = 0.5**depth * (0.2 if inner.startswith("embed.") else 1)
+        assert found == pytest.approx(1e-3 * share), name
+
+
+def test_last_layers_rest_for_as_long_as_they_are_frozen(run):
+    seen = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            super().step(closure)
+            seen.append([float(p.detach().sum()) for g in self.param_groups if g.get("last") for p in g["params"]])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Watched)
+        run("slim", dataclasses.replace(SHORT, freeze_last="0.25 run"))
+    assert len(seen) == 12 and len(seen[0]) == 2  # the prototypes of both heads
+    assert seen[0] == seen[1] == seen[2]
+    assert all(before != after for before, after in zip(seen[2], seen[3]))
+
+
+def test_the_rate_of_a_step_schedule_falls_tenfold_at_each_drop():
+    config = dataclasses.replace(SHORT, schedule="step", drops=[0.5, 250 / 300], lr=0.1, lr_factor=2)
+    rates = [learning_rate(config, step, 300, 2) for step in range(300)]
+    assert rates[:2] == pytest.approx([0.1, 0.2])
+    assert rates[2:150] == pytest.approx([0.2] * 148)
+    assert rates[150:250] == pytest.approx([0.02] * 100)
+    assert rates[250:] == pytest.approx([0.002] * 50)
+
+
+def test_the_square_root_rule_is_for_1024_clips():
+    config = dataclasses.replace(SHORT, lr=2e-4, batch=768, lr_rule="sqrt1024", min_lr=1e-6)
+    assert learning_rate(config, 0, 100, 0) == pytest.approx(2e-4 * math.sqrt(768 / 1024))  # the release's 1.73e-4
+    assert learning_rate(config, 100, 100, 0) == pytest.approx(1e-6)  # DINOv2 scales the top rate only
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_sgd_and_adam_are_torchs_with_an_l2_term(name, parts):
+    torch.manual_seed(0)
+    model = build(parts("mamp"))
+    plain = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    kinds = {
+        "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+        "adam": lambda p: torch.optim.Adam(p, 0.1, betas=(0.9, 0.95), weight_decay=0.01),
+    }
+    decays = {"weight_decay": 0.01, "weight_decay_end": 0.01, "decays": "all"}
+    config = dataclasses.replace(SHORT, optimizer=name, lr=0.1, min_lr=0.1, beta2=0.95, **decays)
+    ours, expected = optimizer_for(model, config), kinds[name](plain)
+    assert [p for g in ours.param_groups if not g["decays"] for p in g["params"]] == []
+    for step in range(3):
+        update_groups(ours, config, step, 3, 0, 0)
+        for p, q in zip(model.parameters(), plain):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        ours.step()
+        expected.step()
+    for p, q in zip(model.parameters(), plain):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_as_one_or_module_by_module(parts):
+    model = build(parts("slim"))
+    whole = dataclasses.replace(SHORT, clip_norm=0.5)
+    optimizer = optimizer_for(model, whole)
+
+    def norms():
+        return [torch.stack([p.grad.norm() for p in m.parameters()]).norm() for m in model.student.children()]
+
+    for clip_per in ("all", "module"):
+        for number, module in enumerate(model.student.children()):
+            for p in module.parameters():
+                p.grad = torch.full_like(p, (1e-4, 1.0, 2.0)[number])
+        before = torch.stack(norms())
+        norm = clip_gradients(model, optimizer, dataclasses.replace(whole, clip_per=clip_per))
+        torch.testing.assert_close(norm, before.norm())
+        expected = before.clamp(max=0.5) if clip_per == "module" else before * 0.5 / before.norm()
+        torch.testing.assert_close(torch.stack(norms()), expected, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
-    [({"precision": "fp16"}, "train.precision"), ({"batch": 0}, "train.batch=0"), ({"lr": -1.0}, "train.lr=-1.0")],
+    [
+        ({"precision": "fp16"}, "train.precision"),
+        ({"batch": 0}, "train.batch=0"),
+        ({"lr": -1.0}, "train.lr=-1.0"),
+        ({"optimizer": "adm"}, "did you mean 'adam'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"lr_rule": "sqrt"}, "train.lr_rule"),
+        ({"clip_per": "modul"}, "did you mean 'module'"),
+        ({"decays": "none"}, "train.decays"),
+        ({"layer_decay": 0.0}, "train.layer_decay=0.0"),
+        ({"drops": [0.5]}, "needs train.schedule=step"),
+        ({"schedule": "step", "drops": [250.0]}, "shares of the run"),
+        ({"freeze_last": "1250"}, "write a number and one of"),
+    ],
 )
 def test_settings_that_cannot_be_trained_with_are_refused(field, message, run):
     with pytest.raises(BadInput, match=message):
@@ -191,6 +301,23 @@ def test_lines_evaluators_and_the_collapse_watch(run, sampler):
     assert model.training
     now = dict(collapse_watch(model.eval().kept, sampler(model)))
     assert {name: lines[-1][name] for name in now} == now  # of the teacher, in evaluation mode
+
+
+def test_a_method_is_told_before_and_after_each_step_how_far_the_run_is(run, monkeypatch, tmp_path):
+    told = []
+    slim = method_class("slim")
+    after = slim.after_step
+    monkeypatch.setattr(slim, "before_step", lambda self, progress: told.append(("before", progress)))
+    monkeypatch.setattr(
+        slim, "after_step", lambda self, progress: (told.append(("after", progress)), after(self, progress))
+    )
+    expected = [t for i in range(12) for t in (("before", i / 12), ("after", (i + 1) / 12))]
+    run("slim")
+    assert told == expected
+    run("slim", OFTEN, tmp_path, stop=6)
+    told.clear()
+    run("slim", OFTEN, tmp_path)
+    assert told == expected[10:]  # the last checkpoint is of step 5
 
 
 def test_evaluations_change_no_weight(run):
@@ -230,7 +357,7 @@ def test_metrics_are_a_file_of_json_lines(run, tmp_path):
 # --- interrupted and continued
 
 
-@pytest.mark.parametrize("name", ["slim", "mamp", "supervised"])
+@pytest.mark.parametrize("name", ["slim", "slim_released", "mamp", "supervised"])
 def test_an_interrupted_run_ends_as_an_undisturbed_one(name, run, tmp_path):
     whole, lines = run(name)
     run(name, OFTEN, tmp_path, stop=6)  # the last checkpoint is of step 5: stopped before step 6 was saved
@@ -240,6 +367,23 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(name, run, tmp_path):
     assert without_speed(resumed) == without_speed(lines)
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert without_speed(written) == without_speed(lines)
+
+
+OTHERWISE = {
+    "sgd": {"optimizer": "sgd", "decays": "all", "schedule": "step", "drops": [0.6]},
+    "adam": {"optimizer": "adam", "lr_rule": "sqrt1024"},
+    "release": {"patch_embed_rate": 0.2, "layer_decay": 0.9, "freeze_last": "7 steps", "clip_per": "module"},
+}
+
+
+@pytest.mark.parametrize("settings", OTHERWISE)
+def test_every_optimiser_goes_on_where_it_was(settings, run, tmp_path):
+    changed = OTHERWISE[settings]
+    whole, lines = run("slim", dataclasses.replace(SHORT, **changed))
+    run("slim", dataclasses.replace(OFTEN, **changed), tmp_path, stop=6)
+    continued, resumed = run("slim", dataclasses.replace(OFTEN, **changed), tmp_path)
+    assert same_weights(whole, continued) and without_speed(resumed) == without_speed(lines)
+    assert not same_weights(whole, run("slim")[0])
 
 
 def test_a_finished_run_is_not_trained_again(run, tmp_path):

@@ -94,3 +94,15 @@ UNIFORM = [0.31764585, 0.09487289, 0.95517254]
 NORMAL = [0.4493798, 0.7328015, -3.2105112]
 SEED = 2374613256
 PERMUTATION = [4, 7, 6, 5, 3, 1, 2, 0]
+
+
+def test_an_order_is_one_of_the_global_batch_and_ranks_slice_it():
+    whole = Draws(0, 1).order(6, 2)
+    assert sorted(whole.flatten().tolist()) == list(range(12))
+    parts = [Draws(0, 1, rank=rank, world=3).order(2, 2) for rank in range(3)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(Draws(0, 2).order(6, 2), whole)
+
+
+def test_noise_on_the_cpu_is_normal():
+    assert torch.equal(Draws(0, 1).noise(4, 3), Draws(0, 1).normal(4, 3))

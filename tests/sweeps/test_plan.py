@@ -25,7 +25,14 @@ def test_table_6_has_its_five_cells_and_two_floors(tiny):
 
 @pytest.mark.parametrize(
     "neutral",
-    ["workers=2", "train.log_every=3", "train.checkpoint_seconds=1", "train.evaluations=2", "masking.tau=0.5"],
+    [
+        "workers=2",
+        "train.log_every=3",
+        "train.checkpoint_seconds=1",
+        "train.evaluations=2",
+        "masking.tau=0.5",
+        "train.freeze_last=0 run",
+    ],
 )
 def test_what_cannot_change_a_result_stays_out_of_its_identity(tiny, neutral):
     assert identities([*tiny, "method=slim"]) == identities([*tiny, "method=slim", neutral])
@@ -36,11 +43,22 @@ def test_what_cannot_change_a_result_stays_out_of_its_identity(tiny, neutral):
     [
         "train.lr=1e-3",
         "train.length=7 steps",
+        "train.freeze_last=0.5 run",
+        "train.optimizer=sgd",
+        "train.patch_embed_rate=0.2",
         "threads=2",
         "seeds=[1]",
         "masking.ratio=0.5",
         "masking.local_probability=1.0",
         "masking.strategy=motion",
+        "masking.global_probability=0.5",
+        "masking.ratio_draw=stratified",
+        "masking.subsets=contiguous",
+        "masking.volume=free",
+        "masking.local_largest_area=1",
+        "augment.global_2.noise=0.05",
+        "augment.scale_sides=together",
+        "method.every_local=true",
         "augment.yaw=0.3",
         "backbone.mlp=swiglu",
         "teacher.half_life=0.1",
@@ -98,6 +116,8 @@ def test_a_grid_crosses_its_values(tiny):
         (["backbone.heads=3"], "divisible"),
         (["train.length=many epochs"], "write a number"),
         (["train.precision=fp8"], "train.precision"),
+        (["masking.volume=constnt"], "did you mean 'constant'"),
+        (["train.optimizer=adamm"], "did you mean"),
         (["augment.rotation=awre"], "did you mean 'aware'"),
         (["protocol.names=[lineer]"], "did you mean 'linear'"),
         (["data.split=xsubb"], "has no split"),
