@@ -158,3 +158,11 @@ def test_its_settings_are_the_releases():
     assert (config.augment.yaw, config.augment.tilt) == (0.3, 0.3)
     corruption = config.augment.global_2
     assert (corruption.noise, corruption.noise_probability, corruption.axis_drop) == (0.05, 0.1, 0.2)
+
+
+def test_matched_it_differs_from_slim_in_masks_views_and_losses_only():
+    released, slim = (
+        compose([f"method={name}", "setting=matched", "scale=paper"]) for name in ("slim_released", "slim")
+    )
+    assert (released.backbone, released.train, released.augment) == (slim.backbone, slim.train, slim.augment)
+    assert released.masking != slim.masking and released.views != slim.views
