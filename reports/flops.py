@@ -41,7 +41,6 @@ from sweeps.config import Config, compose  # noqa: E402
 
 PUBLISHED = ROOT / "reports" / "published" / "flops.csv"
 DEFAULT = ("skeletonmae", "mamp", "slim")
-DEPTH = 5  # blocks of the decoders whose FLOPs were published; MAMP's own NTU-60 runs have 3
 JOINTS, PERSONS = len(KINECT_V2), 2
 CLIPS, CLASSES = 40_091, 60  # NTU-60 X-Sub's training clips, which turn epochs into steps, and its classes
 RULE = """\
@@ -187,7 +186,7 @@ def published(config: Config) -> dict[str, str]:
     with open(PUBLISHED, newline="") as file:
         for row in csv.DictReader(file):
             known = (int(row["time_patches"]), int(row["joint_patches"]), 256, 8)
-            if row["method"].lower() == config.method.name and known == size:
+            if row["method"].lower().replace("-", "") == config.method.name and known == size:
                 return row
     return {}
 
@@ -200,7 +199,11 @@ def networks_table(costs: Sequence[MethodCost]) -> Table:
         lines = [
             ("encoder, inference", c.inference, "inference_encoder_gflops"),
             ("encoder, training", c.passes.get("encoder"), "training_encoder_gflops"),
-            (f"decoder, {depth} blocks", c.passes.get("decoder"), "training_decoder_gflops" if depth == DEPTH else ""),
+            (
+                f"decoder, {depth} blocks",
+                c.passes.get("decoder"),
+                "training_decoder_gflops" if str(depth) == paper.get("decoder_blocks") else "",
+            ),
             ("target network, training", c.passes.get("target network"), "training_tgn_gflops"),
         ]
         if i and costs[i - 1].config.method.name == name:  # the same encoder with another decoder
@@ -300,8 +303,10 @@ def chosen(overrides: Sequence[str]) -> list[Config]:
         config = compose([*first, *([] if "scale" in given else ["scale=paper"]), *overrides])
         configs.append(config)
         decodes = "decoder" in method_class(config.method.name).reads
-        if decodes and published(config) and "decoder.depth" not in given:
-            configs.append(replace(config, decoder=replace(config.decoder, depth=DEPTH)))
+        # MAMP's own NTU-60 runs have 3 blocks, the published FLOPs are of 5.
+        blocks = int(published(config).get("decoder_blocks") or config.decoder.depth)
+        if decodes and blocks != config.decoder.depth and "decoder.depth" not in given:
+            configs.append(replace(config, decoder=replace(config.decoder, depth=blocks)))
     return configs
 
 
