@@ -72,6 +72,7 @@ def variance_covariance(
         (variance, covariance): mean over channels of max(0, gamma - sqrt(Var + 1e-4)); sum of the squared off-diagonal
         entries of the covariance matrix over the width. Both divide by rows - 1; no row gives (gamma - 0.01, 0).
     """
+    x = x.float() if x.dtype != torch.float64 else x
     weight = where.to(x.dtype)[:, None]
     count = weight.sum()
     x = (x - (x * weight).sum(0) / count.clamp(min=1)) * weight

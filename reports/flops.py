@@ -27,7 +27,6 @@ from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost  # noqa: E402
 
 PUBLISHED = ROOT / "reports" / "published" / "flops.csv"
 DEFAULT = ("skeletonmae", "mamp", "slim")
-DEPTH = 5  # blocks of the decoders whose FLOPs were published; MAMP's own NTU-60 runs have 3
 RULE = """\
 FLOPs = 2 x MAC, of matrix products, convolutions and attention only: norms, GELU, softmax, biases and other
 element-wise operations are left out. Counted by torch's FlopCounterMode on the meta device, where whole training steps
@@ -48,7 +47,7 @@ def published(config: Config) -> dict[str, str]:
     with open(PUBLISHED, newline="") as file:
         for row in csv.DictReader(file):
             known = (int(row["time_patches"]), int(row["joint_patches"]), 256, 8)
-            if row["method"].lower() == config.method.name and known == size:
+            if row["method"].lower().replace("-", "") == config.method.name and known == size:
                 return row
     return {}
 
@@ -61,7 +60,11 @@ def networks_table(costs: Sequence[MethodCost]) -> Table:
         lines = [
             ("encoder, inference", c.inference, "inference_encoder_gflops"),
             ("encoder, training", c.passes.get("encoder"), "training_encoder_gflops"),
-            (f"decoder, {depth} blocks", c.passes.get("decoder"), "training_decoder_gflops" if depth == DEPTH else ""),
+            (
+                f"decoder, {depth} blocks",
+                c.passes.get("decoder"),
+                "training_decoder_gflops" if str(depth) == paper.get("decoder_blocks") else "",
+            ),
             ("target network, training", c.passes.get("target network"), "training_tgn_gflops"),
         ]
         if i and costs[i - 1].config.method.name == name:  # the same encoder with another decoder
@@ -161,8 +164,10 @@ def chosen(overrides: Sequence[str]) -> list[Config]:
         config = compose([*first, *([] if "scale" in given else ["scale=paper"]), *overrides])
         configs.append(config)
         decodes = "decoder" in method_class(config.method.name).reads
-        if decodes and published(config) and "decoder.depth" not in given:
-            configs.append(replace(config, decoder=replace(config.decoder, depth=DEPTH)))
+        # MAMP's own NTU-60 runs have 3 blocks, the published FLOPs are of 5.
+        blocks = int(published(config).get("decoder_blocks") or config.decoder.depth)
+        if decodes and blocks != config.decoder.depth and "decoder.depth" not in given:
+            configs.append(replace(config, decoder=replace(config.decoder, depth=blocks)))
     return configs
 
 
