@@ -36,6 +36,7 @@ from torch import Tensor
 
 from methods.hyperbolic import distances, exp0
 from methods.masking import MaskContext, Masking, MaskingConfig, hide_lowest
+from methods.prototypes import without_autocast
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 
@@ -67,8 +68,9 @@ def attention_scores(
     sharp: bool,
 ) -> Scores:
     """Attention that each token receives from its joint's other times, in competition with the other joints."""
-    q, k = (x.transpose(1, 2) for x in (embeddings @ query.T, embeddings @ key.T))  # sequence, joint, patch, width
-    logits = q @ k.transpose(-1, -2) * embeddings.shape[-1] ** (0.5 if sharp else -0.5)
+    with without_autocast(embeddings):
+        q, k = (x.transpose(1, 2) for x in (embeddings @ query.T, embeddings @ key.T))  # sequence, joint, patch, width
+        logits = q @ k.transpose(-1, -2) * embeddings.shape[-1] ** (0.5 if sharp else -0.5)
     seen = observed.transpose(1, 2)
     pair = seen[..., :, None] & seen[..., None, :]
     weights = logits.masked_fill(~pair, torch.finfo(logits.dtype).min).softmax(1) * pair
