@@ -20,7 +20,8 @@ Choices:
 - Q and K only feed a choice of tokens, so they never receive a gradient in the release and keep their Xavier initial
   values. Here they are drawn once from a key of their own, the same in all runs, and are no parameters.
 - The release multiplies the logits by sqrt(width) where attention divides. ASSUMPTION: meant so (`masking.sharp`):
-  for random maps q . k is about |e|^2 / sqrt(width), so divided logits vanish and every token would score alike.
+  for random maps q . k is about |e|^2 / sqrt(width), so that divided logits shrink with the width and tokens score
+  alike (demo, width 64, untrained: a standard deviation of 0.09 of the largest score against 0.23).
 - Distances have the textbook's factor 2, the release's 4 is `masking.distance_factor`.
 - The release scores in `cross` the odd patches joint by joint and reads the scores patch by patch, so they meet the
   wrong tokens: `masking.release_order`.
