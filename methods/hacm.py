@@ -38,6 +38,7 @@ from methods.base import Parts
 from methods.hyperbolic import exp0
 from methods.losses import masked_mean
 from methods.mamp import Mamp, MampConfig
+from methods.prototypes import without_autocast
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -114,11 +115,15 @@ def cross_contrast(
         even: which tokens are of even time patches. A sequence that shows none of a group has a zero mean there.
     """
 
+    # Raw dot products are as large as the width: half precision would leave whole units of error in the exponent.
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+
     def mean(where: Tensor) -> Tensor:
         weight = where.to(tokens.dtype)[..., None]
         return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
 
-    temporal, spatial, whole = mean(even), mean(~even), tokens.mean(1)
-    identity = torch.eye(len(tokens), device=tokens.device, dtype=tokens.dtype)
-    pairs = ((temporal, whole), (spatial, whole), (temporal, spatial))
-    return torch.stack([((a @ b.T).softmax(1) - identity).square().mean() for a, b in pairs]).sum()
+    with without_autocast(tokens):
+        temporal, spatial, whole = mean(even), mean(~even), tokens.mean(1)
+        identity = torch.eye(len(tokens), device=tokens.device, dtype=tokens.dtype)
+        pairs = ((temporal, whole), (spatial, whole), (temporal, spatial))
+        return torch.stack([((a @ b.T).softmax(1) - identity).square().mean() for a, b in pairs]).sum()

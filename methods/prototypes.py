@@ -204,7 +204,7 @@ def prototype_cross_entropy(
         weights = views.new_full(views.shape[:2], 1 / count, dtype=sum_type)
     if teacher_weights is None:
         teacher_weights = views.new_ones(len(teacher), dtype=sum_type)
-    with torch.no_grad(), _without_autocast(student):
+    with torch.no_grad(), without_autocast(student):
         assignment = _Assignment(
             teacher.to(product_type),
             teacher_prototypes.to(product_type),
@@ -361,7 +361,8 @@ def _product_type(student: Tensor, prototypes: Tensor) -> torch.dtype:
     return torch.float32 if own == torch.float16 else own
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager:
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """In this context products of tensors on x's device are computed in the tensors' own type."""
     device = _autocast_device(x)  # entering torch.autocast costs as much as several small operations
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 

@@ -152,7 +152,7 @@ class Topology:
         limbs = [members for part, members in self.parts.items() if part != "torso"]
         first = [j for members in limbs for j in members if self.parents[j] not in members]
         up = np.flatnonzero(self.ancestry[first].any(0)).tolist()
-        return tuple(j for j in up if j in {parent for _, parent in self.bones})
+        return tuple(sorted({parent for _, parent in self.bones} & set(up)))
 
     def connected_subsets(self, members: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """All non-empty subsets of `members` that are connected in the bone graph restricted to them, smallest

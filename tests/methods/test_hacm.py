@@ -130,6 +130,13 @@ def test_cross_contrast_by_formula_and_its_bounds():
     assert float(cross_contrast(same, half)) == pytest.approx(3 * (0.2 - 0.04), rel=1e-12)
 
 
+def test_cross_contrast_is_computed_in_full_precision():
+    tokens, even = 3 * torch.randn(5, 6, 32), torch.rand(5, 6) > 0.5
+    expected = cross_contrast(tokens, even)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cross_contrast(tokens, even), expected)
+
+
 def test_without_cross_contrast_the_loss_is_the_reconstruction(hacm, clip):
     found = hacm(method={"cross_contrast": False}).loss({"clip": clip}, Draws(0, 0))
     assert "contrast" not in found and torch.equal(found["loss"], found["reconstruction"])

@@ -57,6 +57,18 @@ def test_precedence_is_method_setting_scale_command_line():
     assert compose(["method=mamp", "masking=tube"]).masking.strategy == "tube"
 
 
+def test_a_method_whose_patches_do_not_fit_a_scale_has_sizes_of_its_own_there():
+    for overrides, patch, frames in (
+        (["scale=paper"], 3, 72),
+        (["scale=small"], 4, 32),
+        (["scale=demo"], 4, 32),
+        (["scale=demo", "setting=matched"], 8, 32),
+        (["scale=demo", "backbone.patch=2"], 2, 32),
+    ):
+        config = compose(["method=hacm", *overrides])
+        assert (config.backbone.patch, config.views.frames) == (patch, frames)
+
+
 def test_the_papers_constants_are_there():
     slim = compose(["method=slim", "scale=paper"])
     assert (slim.backbone.width, slim.backbone.depth, slim.backbone.heads) == (256, 8, 8)
