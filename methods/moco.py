@@ -78,9 +78,9 @@ class Network(nn.Module):
         return self.encoder(joints).patches, observed_patches(observed, self.encoder.patch), at
 
     def project(self, tokens: Tensor, observed: Tensor, at: Tensor, view: Batch) -> Float[Tensor, "clip bottleneck"]:
-        """Unit vector of each clip."""
-        clips = mean_over_persons(pool(tokens, observed), at, view)
-        return F.normalize(self.projector(clips), dim=1)
+        """Unit vector of each clip, in float32 at least: temperatures are small."""
+        vectors = self.projector(mean_over_persons(pool(tokens, observed), at, view))
+        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
 
     def forward(self, view: Batch) -> Float[Tensor, "clip bottleneck"]:
         return self.project(*self.tokens(view), view)

@@ -308,3 +308,17 @@ def test_mining_counts_each_neighbour_once(method):
 def test_settings_that_cannot_be_trained_with_are_refused(name, fields, message, method):
     with pytest.raises(BadInput, match=message):
         method(name, **fields)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["transformer", "stgcn"])
+def test_autocast_to_bfloat16_is_close(name, kind, parts, batch):
+    torch.manual_seed(0)
+    model = build(parts(name, backbone={"kind": kind, "dropout": 0.0}))
+    views = batch(model)
+    exact = model.loss(views, Draws(0, 0))["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.loss(views, Draws(0, 0))["loss"]
+    rounded.backward()
+    model.after_step(1.0)
+    assert float(rounded.detach()) == pytest.approx(float(exact.detach()), rel=0.1)
