@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from methods.encoder import Encoder
+from methods.masking import observed_patches
 from skeletons.sampling import Batch
 
 
@@ -38,3 +40,18 @@ def mean_over_persons(
     row = torch.div(at, batch.present.shape[1], rounding_mode="floor")
     total = features.new_zeros(len(batch), features.shape[1]).index_add(0, row, features)
     return total / batch.present.sum(1, keepdim=True).clamp(min=1)
+
+
+def pooled(encoder: Encoder, view: Batch, pooling: str = "mean") -> Float[Tensor, "row feature"]:
+    """Features of each row of the batch: persons encoded one by one, their tokens pooled, the present ones averaged.
+
+    Args:
+        pooling: mean (observed patch tokens), or cls+mean (class token and mean, concatenated).
+    """
+    flat, at = view.fold(), sequences(view)
+    joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
+    tokens = encoder(joints)
+    features = pool(tokens.patches, observed_patches(observed, encoder.patch))
+    if pooling == "cls+mean" and tokens.cls is not None:
+        features = torch.cat([tokens.cls, features], 1)
+    return mean_over_persons(features, at, view)

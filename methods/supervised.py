@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.encoder import make_encoder
-from methods.masking import observed_patches
-from methods.persons import mean_over_persons, pool, sequences
+from methods.persons import pooled
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -38,16 +37,12 @@ class Supervised(Method):
         super().__init__()
         self.config = parts.method
         self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
-        self.classifier = nn.Linear(parts.backbone.width, parts.classes)
+        self.classifier = nn.Linear(self.encoder.width, parts.classes)
 
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """Cross-entropy of the class of each clip, from the mean over its present persons."""
         batch = views["clip"]
         assert batch.labels is not None
-        flat, at = batch.fold(), sequences(batch)
-        joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
-        tokens = self.encoder(joints).patches
-        features = pool(tokens, observed_patches(observed, self.encoder.patch))
-        logits = self.classifier(mean_over_persons(features, at, batch))
+        logits = self.classifier(pooled(self.encoder, batch))
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.labels).float().mean()}

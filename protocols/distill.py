@@ -31,8 +31,9 @@ from torch import Tensor, nn
 
 from methods.encoder import Encoder, EncoderConfig, make_encoder
 from methods.flops import counted
+from methods.persons import pooled
 from methods.trainer import batch_clips, rate
-from protocols.features import extract, pooled
+from protocols.features import extract
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws

@@ -16,12 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from methods.encoder import Encoder
-from methods.masking import observed_patches
-from methods.persons import mean_over_persons, pool, sequences
+from methods.persons import pooled
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
-from skeletons.sampling import Batch, ClipTensors, Sampler, ViewConfig, centre_view, resample
+from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view, resample
 
 VERSION = 1
 POOLINGS = ("mean", "cls+mean")
@@ -97,16 +96,6 @@ def _frozen(encoder: Encoder, store: ClipTensors, pooling: str) -> Iterator[Enco
         yield encoder if encoder.topology == store.topology else encoder.on(store.topology).eval()
     finally:
         encoder.train(training)
-
-
-def pooled(encoder: Encoder, view: Batch, pooling: str) -> Float[Tensor, "clip feature"]:
-    """Pooled features of one view of each clip, averaged over the persons present."""
-    flat, at = view.fold(), sequences(view)
-    tokens = encoder(flat.joints[at, 0])
-    features = pool(tokens.patches, observed_patches(flat.observed[at, 0], encoder.patch))
-    if pooling == "cls+mean" and tokens.cls is not None:
-        features = torch.cat([tokens.cls, features], 1)
-    return mean_over_persons(features, at, view)
 
 
 def raw_features(store: ClipTensors, rows: Int[Tensor, " clip"]) -> Float[Tensor, "clip feature"]:
