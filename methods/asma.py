@@ -27,6 +27,9 @@ which ASMa builds, stand in. ASSUMPTION, each:
 - lambda of L_align is set for its fewer outputs as in PSTL.
 - The encoders are transformers, joint removal means the token is not there; the paper's are ST-GCNs
   (`backbone.kind=stgcn`).
+
+On the demo, 9,000 clips, 1-NN of withheld subjects (144 clips, +-4; one run each): 41.7 untrained and 45.8 trained with
+the alignment, 43.8 and 48.6 without it. So short a run does not show that the alignment helps.
 """
 
 from __future__ import annotations
