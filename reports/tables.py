@@ -15,7 +15,8 @@ from typing import Any
 from reports.intervals import Estimate, difference, estimate, right
 from sweeps.records import Records
 
-PUBLISHED = Path(__file__).resolve().parent / "published" / "ablations.csv"
+PUBLISHED = Path(__file__).resolve().parent / "published"
+MISSPELT = {"ptsl": "pstl"}  # in SLiM's tables
 FLOORS = {"untrained": "untrained encoder", "raw": "raw coordinates"}
 PROTOCOLS = {"linear": "linear", "retrieval": "1-NN"}
 PROTOCOLS |= {f"{p} native": f"{shown} native" for p, shown in PROTOCOLS.items()}
@@ -33,10 +34,23 @@ class Table:
     rule_before: int | None = None  # a line separates the rows from here on (the floors)
 
 
-def published_cells(ablation: str) -> dict[str, dict[str, str]]:
-    """cell -> row of ablations.csv."""
-    with open(PUBLISHED, newline="") as file:
-        return {row["cell"]: row for row in csv.DictReader(file) if row["ablation"] == ablation}
+def published_cells(ablation: str, source: str = "") -> dict[str, dict[str, str]]:
+    """cell -> its published accuracies: the ablation's rows of ablations.csv, or the methods' linear probes in the table
+    of accuracies.csv that `source` names, e.g. "SLiM (arXiv 2603.10648), Table 2"."""
+    with open(PUBLISHED / "ablations.csv", newline="") as file:
+        found = {row["cell"]: row for row in csv.DictReader(file) if row["ablation"] == ablation}
+    if found or not ablation:
+        return found
+    with open(PUBLISHED / "accuracies.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["protocol"], row["dataset"]) == (
+                "linear",
+                "ntu60",
+            ) and source == f"{row['source']}, Table {row['table']}":
+                cell = row["method"].lower().replace("-", "")
+                one = found.setdefault(MISSPELT.get(cell, cell), {"cell_inferred": "no"})
+                one[f"ntu60_{row['split']}_top1"] = row["value"]
+    return found
 
 
 def results_of(plan: dict[str, Any], records: Records) -> dict[tuple[str, str, str], dict[int, dict]]:
@@ -62,7 +76,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     floors = [c for c in FLOORS if any(w["cell"] == c for w in plan["works"])]
     splits = list(dict.fromkeys(w["split"] for w in plan["works"]))
     protocols = list(dict.fromkeys(p for w in plan["works"] for p in w["judgements"]))
-    published = published_cells(plan["ablation"])
+    published = published_cells(plan["ablation"], plan["source"])
     reference = plan["reference"] if plan["reference"] in cells else ""
     differs = {**FLOORS, **plan["differs"]}
 

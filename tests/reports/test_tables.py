@@ -127,3 +127,10 @@ def test_the_command_writes_every_format_and_refuses_unknown_arguments(runs, tmp
         main(["tabel=stm"])
     with pytest.raises(ValueError, match=r"run python sweeps/run\.py first"):
         main([f"runs={runs.root}", "table=saa"])
+
+
+def test_published_probes_of_methods_stand_beside_their_cells():
+    cells = published_cells("methods", "SLiM (arXiv 2603.10648), Table 2")
+    assert (cells["mamp"]["ntu60_xsub_top1"], cells["mamp"]["ntu60_xview_top1"]) == ("84.9", "89.1")
+    assert cells["sjepa"]["ntu60_xsub_top1"] == "85.3" and cells["pstl"]["ntu60_xsub_top1"] == "77.3"
+    assert published_cells("masking", "") == {} and published_cells("", "") == {}
