@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from methods.base import MethodConfig, QueueConfig, TeacherConfig, all_methods
+from methods.base import Method, MethodConfig, QueueConfig, TeacherConfig, all_methods
 from methods.decoder import DecoderConfig
 from methods.encoder import EncoderConfig
 from methods.masking import MaskingConfig
@@ -123,16 +124,12 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, cls in all_methods().items():
-        store.store(group="schema", name=name, node=cls.Config)
+    _register(tuple(all_methods().items()))
     _check_groups(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -146,6 +143,17 @@ def compose(overrides: Sequence[str]) -> Config:
             raise BadInput(f"configuration: {reason} {' '.join(cause)}".strip()) from error
     assert isinstance(config, Config)
     return config
+
+
+@cache
+def _register(methods: tuple[tuple[str, type[Method]], ...]) -> None:
+    """Tell Hydra the types of all fields, once: it takes as long as to compose."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, cls in methods:
+        store.store(group="schema", name=name, node=cls.Config)
 
 
 def to_yaml(config: Config) -> str:

@@ -158,3 +158,17 @@ def test_equal_seconds_are_measured_once(tiny, tmp_path, monkeypatch):
 def test_unknown_budgets_are_refused(tiny):
     with pytest.raises(BadInput, match="unknown budget 'flop'; did you mean 'flops'"):
         make_plan([*tiny, "method=mamp", "budget=flop"])
+
+
+def test_every_method_and_every_strategy_has_its_cell(tiny):
+    from methods.base import all_methods
+    from methods.masking import all_strategies
+
+    cells = {w.cell: w.config for w in make_plan([*tiny, "ablation=methods"])[1]}
+    assert {c.method.name for c in cells.values()} == set(all_methods())
+    works = make_plan([*tiny, "ablation=masking"])[1]
+    masked = [w.config for w in works]
+    for method in ("mamp", "slim"):
+        found = {c.masking.strategy for c in masked if c.method.name == method}
+        assert found >= set(all_strategies()) - {"none"}
+    assert len({w.pretraining for w in works}) == len(works)
