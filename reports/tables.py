@@ -35,8 +35,8 @@ class Table:
 
 
 def published_cells(ablation: str, source: str = "") -> dict[str, dict[str, str]]:
-    """cell -> its published accuracies: the ablation's rows of ablations.csv, or the methods' linear probes in the table
-    of accuracies.csv that `source` names, e.g. "SLiM (arXiv 2603.10648), Table 2"."""
+    """cell -> its published accuracies: the ablation's rows of ablations.csv, or else the methods' linear probes in the
+    table of accuracies.csv that `source` names, e.g. "SLiM (arXiv 2603.10648), Table 2"."""
     with open(PUBLISHED / "ablations.csv", newline="") as file:
         found = {row["cell"]: row for row in csv.DictReader(file) if row["ablation"] == ablation}
     if found or not ablation:
