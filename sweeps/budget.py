@@ -8,7 +8,10 @@ costs what the reference cell's does. Seconds are measured once on this machine,
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 
 from methods.base import method_class
-from methods.trainer import optimizer_for, steps_in
+from methods.trainer import batch_clips, optimizer_for, steps_in
 from skeletons.clips import Clips
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
@@ -83,19 +86,34 @@ def _throughput_key(config: Config, data: Clips) -> str:
 
 def _measured(config: Config, data: Clips, rows: np.ndarray, rounds: int) -> float:
     torch.set_num_threads(config.threads)
-    device = device_of(config)
-    method, sampler = make_method(config, data, len(rows), device), make_sampler(config, data, rows, device)
-    optimizer = optimizer_for(method, config.train)
-    clips = torch.arange(config.train.batch, device=device) % len(rows)
-    seconds = []
-    for step in range(rounds + 2):
+    step, seconds = training_step(config, data, rows), []
+    for _ in range(rounds + 2):
         began = time.perf_counter()
-        draws = Draws(0, step, device=device)
-        method.loss(sampler(clips, draws), draws)["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        method.after_step(0.0)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        step()
         seconds.append(time.perf_counter() - began)
     return median(seconds[2:])
+
+
+def training_step(config: Config, data: Clips, rows: np.ndarray) -> Callable[[], None]:
+    """A call that does one whole training step, as the trainer does it, to be timed.
+
+    Args:
+        rows: training clips.
+    """
+    device, train = device_of(config), config.train
+    method, sampler = make_method(config, data, len(rows), device), make_sampler(config, data, rows, device)
+    optimizer, number = optimizer_for(method, train), itertools.count()
+
+    def step() -> None:
+        i = next(number)
+        draws = Draws(0, i, device=device)
+        views = sampler(batch_clips(i, train.batch, len(rows), 0).to(device), draws)
+        method.loss(views, draws)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(method.parameters(), train.clip_norm or math.inf)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        method.after_step(0.5)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    return step
