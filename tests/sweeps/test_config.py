@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from methods.base import all_methods
+from methods.base import all_methods, build
+from methods.optimisation import optimizer_for
 from skeletons.errors import BadInput
+from skeletons.topology import KINECT_V2
 from sweeps.config import Config, compose, differing, from_yaml, options, to_yaml
+from sweeps.costs import parts_of
 
 
 @pytest.mark.parametrize("scale", options("scale"))
@@ -79,6 +82,29 @@ def test_the_papers_constants_are_there():
     mamp = compose(["method=mamp", "scale=paper"])
     assert (mamp.masking.ratio, mamp.masking.tau, mamp.backbone.patch) == (0.9, 0.8, 4)
     assert (mamp.train.batch, mamp.train.lr, mamp.train.min_lr) == (128, 1e-3, 5e-4)
+
+
+@pytest.mark.parametrize("method", ["skeletonclr", "aimclr", "pstl", "asma"])
+def test_contrastive_papers_own_encoder_and_optimiser(method):
+    preset = "aimclr" if method in ("skeletonclr", "aimclr") else "pstl"
+    config = compose([f"method={method}", f"train={preset}", "scale=paper"])
+    train = config.train
+    assert (config.backbone.kind, config.backbone.width, config.backbone.patch) == ("stgcn", 256, 4)
+    assert (train.decays, train.batch, train.clip_norm) == ("all", 128, 0)
+    assert train.weight_decay == train.weight_decay_end
+    if preset == "aimclr":
+        assert (train.optimizer, train.lr, train.beta1, train.weight_decay) == ("sgd", 0.1, 0.9, 1e-4)
+        falls, epochs = train.drops[0] * 300, (train.length, train.warmup)
+        assert (train.schedule, round(falls), epochs) == ("step", 250, ("300 epochs", "0 steps"))
+    else:
+        assert (train.optimizer, train.lr, train.min_lr, train.weight_decay) == ("adam", 5e-3, 0, 1e-5)
+        assert (train.schedule, train.length, train.warmup) == ("cosine", "150 epochs", "10 epochs")
+    small = parts_of(compose([f"method={method}", f"train={preset}", "scale=demo"]), KINECT_V2, 3)
+    model = build(small)
+    optimizer = optimizer_for(model, train)
+    assert type(optimizer).__name__.lower() == train.optimizer
+    trained = [group for group in optimizer.param_groups if group["params"]]
+    assert all(group["decays"] for group in trained)
 
 
 @pytest.mark.parametrize("method", options("method"))
