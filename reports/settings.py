@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from methods.base import all_methods
+from methods.base import all_methods, method_class
 from reports.tables import Table
 from sweeps.config import Config, compose, options
 from sweeps.costs import CLIPS, JOINTS, cost
 
-STATISTICS = ("loss", "masked", "mask_filled", "accuracy")
+# What a method logs beside the terms of its loss.
+STATISTICS = ("loss", "masked", "mask_filled", "accuracy", "target_entropy", "guidance", "positives")
 COLUMNS = [
     *("method", "setting", "frames", "patch", "tokens", "encoded", "encoder, M", "training only, M"),
     *("GFLOPs a clip", "clips a step", "steps", "augmentation", "loss terms"),
@@ -17,10 +18,15 @@ COLUMNS = [
 
 
 def augmentation_of(config: Config) -> str:
-    """Rotation, mirroring and bone scaling in short, with the probability of each."""
+    """The common augmentations in short, geometric ones with the probability of each; not what a method does on top."""
     a = config.augment
     used = [f"{kind} {what}" for what in ("rotation", "mirroring", "scaling") if (kind := getattr(a, what)) != "none"]
-    return f"{', '.join(used)} ({a.probability:g})" if used else "none"
+    used += [f"shear {a.shear:g}"] if a.shear else []
+    found = [f"{', '.join(used)} ({a.probability:g})"] if used else []
+    corruptions = (a.global_1, a.global_2, a.local) if method_class(config.method.name).local_views else ()
+    found += ["noise"] if any(c.noise and c.noise_probability for c in corruptions) else []
+    found += ["dropped axes"] if any(c.axis_drop for c in corruptions) else []
+    return ", ".join(found) or "none"
 
 
 def row_of(config: Config) -> list[str]:

@@ -35,6 +35,11 @@ def test_rows_are_what_the_methods_do(rows):
     assert (slim["patch"], slim["tokens"], slim["encoded"]) == ("8 x 1", "100", "105")
     assert slim["loss terms"] == "mfm, glcl, koleo" and mamp["loss terms"] == "one"
     assert float(slim["training only, M"]) > float(slim["encoder, M"])
+    assert rows["skeletonclr", "paper"]["augmentation"] == "shear 0.5 (1)"
+    assert rows["slim_released", "paper"]["augmentation"].endswith("(0.5), noise, dropped axes")
+    assert "noise" not in rows["slim_released", "matched"]["augmentation"] + rows["slim", "paper"]["augmentation"]
+    terms = {"sjepa": "one", "amr": "one", "aimclr": "contrast, d3m, d3m_dropped"}
+    assert {method: rows[method, "paper"]["loss terms"] for method in terms} == terms
     assert rows["untrained", "paper"]["GFLOPs a clip"] == "-"
 
 
