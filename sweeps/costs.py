@@ -124,16 +124,17 @@ def count_step(method: Method, views: dict[str, Batch], recompute: bool = False)
     """
     forward: Counter[str] = Counter()
     passes: dict[str, Pass] = {}
+    before: list[int] = []  # of the modules that are running, outermost first
     with counter() as count, ExitStack() as stack:
 
         def watch(module: nn.Module, part: str) -> None:
-            before: list[int] = []
-
             def enter(module: nn.Module, inputs: Any) -> None:
                 before.append(count.get_total_flops())
 
             def leave(module: nn.Module, inputs: Any, output: Any) -> None:
                 flops = count.get_total_flops() - before.pop()
+                if before:  # it is counted with the one that holds it: an encoder of a pair
+                    return
                 forward[part] += flops
                 encoded = isinstance(module, Encoder)
                 tokens = output.patches.flatten(1, -2).shape[1] + module.extra if encoded else output.shape[1]

@@ -183,6 +183,19 @@ def mamp_step(config: Config) -> dict[str, int]:
     }
 
 
+def test_a_decoder_of_queries_is_counted_as_a_decoder():
+    step = cost(compose(["method=amr", "scale=demo"])).step
+    assert step["loss"] == 0 < step["decoder"] < step["encoder"] + step["decoder"] < step["backward"]
+
+
+def test_an_encoder_made_of_two_is_counted_once():
+    one, two = (
+        cost(compose(["method=skeletonclr", "scale=demo", f"backbone.kind={kind}"])).step
+        for kind in ("transformer", "pair")
+    )
+    assert two["encoder"] == 2 * one["encoder"] and two["loss"] == one["loss"]
+
+
 def test_steps_at_paper_size(paper):
     assert paper["slim-3"].step == slim_step(paper["slim-3"].config)
     for name in ("mamp-3", "mamp-5"):
