@@ -31,7 +31,8 @@ from torch import Tensor
 
 from methods.base import Parts
 from methods.losses import contrasts, info_nce, soft_cross_entropy
-from methods.moco import Moco, MocoConfig, one_view
+from methods.moco import Moco, MocoConfig
+from methods.precision import full
 from skeletons.augment_extreme import ExtremeConfig, extreme
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -77,7 +78,7 @@ class AimCLR(Moco):
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """InfoNCE of the normal query and D3M of the extreme ones."""
         c = self.config
-        query, key, strong = (one_view(views["clip"], i) for i in range(self.crops))
+        query, key, strong = views["clip"].each_view()
         joints, observed = extreme(strong.joints, strong.observed, self.topology, draws.fork("extreme"), c.extreme)
         strong = replace(strong, joints=joints, observed=observed)
         q, k = self.query(query), self.keys_of(key)
@@ -115,6 +116,7 @@ def attention_drop(
     tokens: Float[Tensor, "sequence patch joint width"], threshold: float
 ) -> Float[Tensor, "sequence patch joint width"]:
     """Tokens without what SimAM's attention marks; the marks pass no gradient."""
+    tokens = full(tokens)
     with torch.no_grad():
         square = (tokens - tokens.mean((1, 2), keepdim=True)) ** 2
         variance = square.sum((1, 2), keepdim=True) / (tokens[0, ..., 0].numel() - 1)

@@ -27,8 +27,6 @@ from methods.encoder import Encoder, EncoderConfig, Tokens, make_encoder
 from skeletons.errors import BadInput
 from skeletons.topology import Topology
 
-VERSION = 1
-
 
 class Across(nn.Module):
     """Multi-head attention of one encoder's tokens to another's, with residual and norm."""

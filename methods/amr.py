@@ -116,6 +116,8 @@ class QueryDecoder(nn.Module):
     values: numbers predicted for each.
     """
 
+    step_part = "decoder"  # where its operations are counted
+
     def __init__(self, config: DecoderConfig, encoder_width: int, grid: tuple[int, int], values: int):
         super().__init__()
         width, heads = config.width, config.heads
@@ -135,7 +137,7 @@ class QueryDecoder(nn.Module):
     def forward(self, tokens: Float[Tensor, "sequence visible width"]) -> Float[Tensor, "sequence patch value"]:
         """Predict every patch of its grid, flat and time-major, from the encoder's visible tokens."""
         tokens = self.embed(tokens)
-        x = (self.time + self.joint).flatten(0, 1).to(tokens.dtype).expand(len(tokens), -1, -1)
+        x = (self.time + self.joint).flatten(0, 1).expand(len(tokens), -1, -1)
         for layer in self.layers:
             x = layer(x, tokens)
         return self.predict(self.norm(x))
@@ -189,7 +191,7 @@ class Amr(Mamp):
     def make_decoder(self, parts: Parts, grid: tuple[int, int]) -> nn.Module:
         self.patches = nearest_divisor(grid[0], self.config.growth * grid[0])
         larger = grid[0] // self.patches, grid[1]
-        return QueryDecoder(parts.decoder, parts.backbone.width, larger, 3 * self.patches * self.encoder.patch)
+        return QueryDecoder(parts.decoder, self.encoder.width, larger, 3 * self.patches * self.encoder.patch)
 
     def target(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence time joint 3"]:
         """Motion, or the coordinates themselves."""

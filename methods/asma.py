@@ -39,10 +39,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from methods.aligned import AlignedPair, Pair
-from methods.base import ONE_VIEW, Method, Parts
+from methods.base import Method, Parts
 from methods.encoder import Encoder, make_encoder
 from methods.losses import barlow_twins
-from methods.pstl import OUTPUTS, Masker, Projector, PstlConfig, Stream, three_views
+from methods.pstl import OUTPUTS, READS, Masker, Projector, PstlConfig, Stream, three_views
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -65,7 +65,7 @@ class Asma(Method):
     name = "asma"
     Config = AsmaConfig
     crops = 3
-    reads = ("method", "backbone", "heads", *ONE_VIEW, "augment", "train")
+    reads = READS
 
     def __init__(self, parts: Parts):
         super().__init__()

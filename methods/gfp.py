@@ -47,6 +47,7 @@ from methods.encoder import make_encoder, patchify
 from methods.losses import masked_mean, variance_covariance
 from methods.masking import strategy, visible_count
 from methods.masking.tokens import shown
+from methods.precision import full
 from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -251,7 +252,7 @@ class Gfp(Method):
         prediction = self.predictor(self.encoder(seen.joints, visible=seen.visible).patches, seen.visible)
         motion, known = self.motion(seen.joints, seen.observed)
         target, there = self.targets(motion), self.known_targets(known)
-        target = target.float() if target.dtype != torch.float64 else target  # also under autocast
+        target = full(target)
         error = masked_mean((prediction - target).square().mean(-1), torch.cat(there, 1))
         variance, covariance = target.new_zeros(()), target.new_zeros(())
         for level, where in zip(target.split([w.shape[1] for w in there], 1), there):

@@ -38,7 +38,7 @@ from methods.base import Parts
 from methods.hyperbolic import exp0
 from methods.losses import masked_mean
 from methods.mamp import Mamp, MampConfig
-from methods.prototypes import without_autocast
+from methods.precision import full, without_autocast
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
@@ -116,7 +116,7 @@ def cross_contrast(
     """
 
     # Raw dot products are as large as the width: half precision would leave whole units of error in the exponent.
-    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    tokens = full(tokens)
 
     def mean(where: Tensor) -> Tensor:
         weight = where.to(tokens.dtype)[..., None]

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.encoder import make_encoder
 from methods.masking import observed_patches
-from methods.persons import mean_over_persons, pool, sequences
+from methods.persons import mean_over_persons, pool, present_ones
+from methods.precision import full
 from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -40,14 +41,6 @@ class MocoConfig(MethodConfig):
     """
 
     temperature: float = 0.07
-
-
-def one_view(batch: Batch, number: int) -> Batch:
-    """View `number` of every clip."""
-    clips = len(batch) // batch.views
-    rows = slice(number * clips, (number + 1) * clips)
-    labels = None if batch.labels is None else batch.labels[rows]
-    return Batch(batch.joints[rows], batch.observed[rows], batch.present[rows], 1, labels)
 
 
 class Projector(nn.Sequential):
@@ -73,14 +66,13 @@ class Network(nn.Module):
         Float[Tensor, "sequence patch joint width"], Bool[Tensor, "sequence patch joint"], Int[Tensor, " sequence"]
     ]:
         """Patch tokens of the present persons, which of them are observed, and the persons' slots."""
-        flat, at = view.fold(), sequences(view)
-        joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
+        joints, observed, at = present_ones(view)
         return self.encoder(joints).patches, observed_patches(observed, self.encoder.patch), at
 
     def project(self, tokens: Tensor, observed: Tensor, at: Tensor, view: Batch) -> Float[Tensor, "clip bottleneck"]:
         """Unit vector of each clip, in float32 at least: temperatures are small."""
         vectors = self.projector(mean_over_persons(pool(tokens, observed), at, view))
-        return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+        return F.normalize(full(vectors), dim=1)
 
     def forward(self, view: Batch) -> Float[Tensor, "clip bottleneck"]:
         return self.project(*self.tokens(view), view)

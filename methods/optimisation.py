@@ -151,7 +151,7 @@ def optimizer_for(module: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     have a share of it, or last layers are frozen for a while.
     """
     share = _shares(module, config)
-    freezes = isinstance(module, Method) and float(config.freeze_last.split(" ")[0]) > 0
+    freezes = isinstance(module, Method) and float(config.freeze_last.split()[0]) > 0
     last = {id(p) for p in module.last_layers()} if isinstance(module, Method) and freezes else set()
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {(True, 1.0, False): [], (False, 1.0, False): []}
     for p in module.parameters():

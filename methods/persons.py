@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from methods.encoder import Encoder
@@ -17,6 +17,15 @@ def sequences(batch: Batch) -> Int[Tensor, " sequence"]:
     if present.is_meta:
         return torch.arange(len(present), device="meta")
     return present.nonzero()[:, 0]
+
+
+def present_ones(
+    batch: Batch,
+) -> tuple[Float[Tensor, "sequence time joint 3"], Bool[Tensor, "sequence time joint"], Int[Tensor, " sequence"]]:
+    """Joints of the present persons of every row, where they are observed, and the persons' slots (`sequences`)."""
+    at = sequences(batch)
+    joints, observed = (t.flatten(0, 1).index_select(0, at) for t in (batch.joints, batch.observed))
+    return joints, observed, at
 
 
 def pool(tokens: Float[Tensor, "sequence patch joint width"], observed: Tensor) -> Float[Tensor, "sequence width"]:
@@ -48,8 +57,7 @@ def pooled(encoder: Encoder, view: Batch, pooling: str = "mean") -> Float[Tensor
     Args:
         pooling: mean (observed patch tokens), or cls+mean (class token and mean, concatenated).
     """
-    flat, at = view.fold(), sequences(view)
-    joints, observed = (t[:, 0].index_select(0, at) for t in (flat.joints, flat.observed))
+    joints, observed, at = present_ones(view)
     tokens = encoder(joints)
     features = pool(tokens.patches, observed_patches(observed, encoder.patch))
     if pooling == "cls+mean" and tokens.cls is not None:

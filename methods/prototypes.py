@@ -18,7 +18,6 @@ them whole. Two facts make that cheap:
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -26,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from methods.precision import autocast_device, full, without_autocast
 
 CHUNK = 2**24
 """Elements of a chunk buffer (64 MiB in float32); on the CPU, at SLiM's sizes, twice gains about 10 %."""
@@ -354,25 +355,15 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def _product_type(student: Tensor, prototypes: Tensor) -> torch.dtype:
     """Type of the matrix products: autocast's bfloat16, not its float16: shares of 1 / K underflow."""
     own = torch.promote_types(student.dtype, prototypes.dtype)
-    device = _autocast_device(student)
+    device = autocast_device(student)
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
     if autocast and own == torch.float32:
         return torch.bfloat16
     return torch.float32 if own == torch.float16 else own
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager:
-    """In this context products of tensors on x's device are computed in the tensors' own type."""
-    device = _autocast_device(x)  # entering torch.autocast costs as much as several small operations
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def _autocast_device(x: Tensor) -> str:
-    return "cpu" if x.device.type == "meta" else x.device.type  # autocast knows no meta device
-
-
 def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    return F.normalize(full(x), dim=-1)
 
 
 def _check_iterations(iterations: int) -> None:

@@ -44,7 +44,7 @@ from methods.encoder import Encoder, Tokens, make_encoder
 from methods.losses import barlow_twins
 from methods.masking import observed_patches
 from methods.masking.degree import draw_frames, draw_joints, frame_counts, frame_motion
-from methods.persons import mean_over_persons, pool, sequences
+from methods.persons import mean_over_persons, pool, present_ones, sequences
 from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -53,6 +53,10 @@ from skeletons.topology import Topology
 
 OUTPUTS = 6144
 """Outputs of the projector for which lambda was published."""
+
+
+READS = ("method", "backbone", "heads.hidden", "heads.bottleneck", "heads.layers", *ONE_VIEW, "augment", "train")
+"""Configuration sections that PSTL and ASMa read."""
 
 
 @dataclass
@@ -118,12 +122,6 @@ class Stream(NamedTuple):
         return mean_over_persons(features, sequences(self.batch), self.batch)
 
 
-def views_of(batch: Batch) -> list[Batch]:
-    """Each view of the clips as a batch of its own."""
-    parts = [t.chunk(batch.views) for t in (batch.joints, batch.observed, batch.present)]
-    return [Batch(*tensors) for tensors in zip(*parts)]
-
-
 class Masker:
     """Three streams of one encoder; ASMa has two of these.
 
@@ -141,12 +139,12 @@ class Masker:
 
     def anchor(self, encoder: Encoder, batch: Batch) -> Stream:
         """Everything."""
-        joints, observed = self._present(batch)
+        joints, observed, _ = present_ones(batch)
         return self._stream(encoder, encoder(joints), observed, batch)
 
     def spatial(self, encoder: Encoder, batch: Batch, draws: Draws) -> Stream:
         """Bodies without some joints."""
-        joints, observed = self._present(batch)
+        joints, observed, _ = present_ones(batch)
         _, keep = draw_joints(self.topology, self.count, self.high_degree, draws, self.config.threshold)
         keep = keep.to(joints.device)
         return self._stream(encoder, encoder.encode_joints(joints, keep), observed.index_select(2, keep), batch)
@@ -158,13 +156,8 @@ class Masker:
         at = keep[:, None, :, None].expand(-1, batch.observed.shape[1], -1, len(self.topology))
         joints = batch.joints.gather(2, at[..., None].expand(-1, -1, -1, -1, 3))
         shorter = replace(batch, joints=joints, observed=batch.observed.gather(2, at))
-        joints, observed = self._present(shorter)
+        joints, observed, _ = present_ones(shorter)
         return self._stream(encoder, encoder(joints), observed, shorter)
-
-    def _present(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """joints (sequence, time, joint, 3) and observed (sequence, time, joint) of the present persons."""
-        at = sequences(batch)
-        return batch.joints.flatten(0, 1).index_select(0, at), batch.observed.flatten(0, 1).index_select(0, at)
 
     def _stream(self, encoder: Encoder, tokens: Tokens, observed: Tensor, batch: Batch) -> Stream:
         return Stream(tokens.patches, observed_patches(observed, encoder.patch), batch)
@@ -177,7 +170,7 @@ def three_views(views: dict[str, Batch], patch: int) -> list[Batch]:
         BadInput: too few clips or frames.
     """
     batch = views["clip"]
-    found = views_of(batch)
+    found = batch.each_view()
     if len(found[0]) < 2:
         raise BadInput(f"train.batch={len(found[0])}: correlations over the clips of a batch need at least 2")
     frames = batch.joints.shape[2]
@@ -192,7 +185,7 @@ class Pstl(Method):
     name = "pstl"
     Config = PstlConfig
     crops = 3
-    reads = ("method", "backbone", "heads", *ONE_VIEW, "augment", "train")
+    reads = READS
 
     def __init__(self, parts: Parts):
         super().__init__()

@@ -40,7 +40,8 @@ from methods.encoder import Encoder, make_encoder
 from methods.losses import masked_mean
 from methods.masking import observed_patches, strategy, visible_count
 from methods.masking.tokens import shown
-from methods.persons import sequences
+from methods.persons import present_ones
+from methods.precision import full
 from methods.teacher import follow, teacher_of
 from skeletons.augment import rotation_matrices
 from skeletons.errors import BadInput
@@ -152,13 +153,13 @@ class SJepa(Method):
         c, batch = self.config, views["clip"]
         context = self.view(batch, draws.fork("view"))
         seen = shown(context, self.encoder, self.masking, self.ratio, self.visible, draws)
-        prediction = self.predictor(self.encoder(seen.joints, visible=seen.visible).patches, seen.visible)
+        prediction = full(self.predictor(self.encoder(seen.joints, visible=seen.visible).patches, seen.visible))
 
-        flat, at = batch.fold(), sequences(batch)
-        observed = observed_patches(flat.observed[:, 0].index_select(0, at), self.encoder.patch).flatten(1)
+        joints, observed, _ = present_ones(batch)
+        observed = observed_patches(observed, self.encoder.patch).flatten(1)
         hidden = observed.scatter(1, seen.visible, False)  # observed in the clip itself, whose features are the targets
         with torch.no_grad():
-            target = self.target_encoder(flat.joints[:, 0].index_select(0, at)).patches.flatten(1, 2)
+            target = full(self.target_encoder(joints).patches).flatten(1, 2)
             share = ((target - self.centre) / c.target_temperature).softmax(-1)
             there = hidden[..., None]
             mean = (target * there).sum((0, 1)) / there.sum().clamp(min=1)

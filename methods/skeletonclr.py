@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from methods.losses import contrasts, info_nce
-from methods.moco import Moco, MocoConfig, one_view
+from methods.moco import Moco, MocoConfig
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -41,6 +41,6 @@ class SkeletonCLR(Moco):
 
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """InfoNCE of every clip's query with its key among the queue."""
-        query, key = (one_view(views["clip"], i) for i in range(self.crops))
+        query, key = views["clip"].each_view()
         logits = contrasts(self.query(query), self.keys_of(key), self.queue.keys, self.config.temperature)
         return {"loss": info_nce(logits), "accuracy": (logits.argmax(1) == 0).float().mean()}

@@ -68,7 +68,7 @@ class SkeletonMAE(Method):
 
     def make_decoder(self, parts: Parts, grid: tuple[int, int]) -> nn.Module:
         """What predicts, for a grid of (time patches, joints)."""
-        return Decoder(parts.decoder, parts.backbone.width, grid, 3 * parts.backbone.patch)
+        return Decoder(parts.decoder, self.encoder.width, grid, 3 * self.encoder.patch)
 
     def target(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence time joint 3"]:
         """What the decoder predicts, before it is cut into patches: the coordinates themselves."""

@@ -109,6 +109,8 @@ class Slim(Method):
         self._check(parts)
         masked = self.mfm or (c.glcl and names["local"] != "none")
         self.student = Branch(parts, masked, self.mfm, c.glcl)
+        if c.glcl and not self.student.encoder.extra:
+            raise BadInput(f"method.glcl=true compares class tokens; backbone.kind={parts.backbone.kind} has none")
         self.teacher = teacher_of(self.student)
         self.encoder = self.student.encoder
 

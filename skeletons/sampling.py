@@ -79,6 +79,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.joints)
 
+    def each_view(self) -> list[Batch]:
+        """Each view of the clips as a batch of its own."""
+        labels = [None] * self.views if self.labels is None else self.labels.chunk(self.views)
+        tensors = (t.chunk(self.views) for t in (self.joints, self.observed, self.present))
+        return [Batch(x, seen, there, 1, of) for x, seen, there, of in zip(*tensors, labels)]
+
     def fold(self) -> Batch:
         """One row for each person slot, absent ones too: (row x person, 1, time, joint, 3)."""
         labels = None if self.labels is None else self.labels.repeat_interleave(self.joints.shape[1])

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from methods.hyperbolic import distances, exp0
 from methods.masking import MaskContext, Masking, MaskingConfig, hide_lowest
-from methods.prototypes import without_autocast
+from methods.precision import full, without_autocast
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 
@@ -116,8 +116,7 @@ class ScoredMasking(Masking):
 
 def _embeddings(context: MaskContext) -> Tensor:
     """In full precision whatever the encoder runs in: scores decide an order."""
-    found = context.embeddings
-    return found if found.dtype == torch.float64 else found.float()
+    return full(context.embeddings)
 
 
 def _gumbel(context: MaskContext, draws: Draws) -> Scores:

@@ -187,6 +187,16 @@ def _layers(decoder: QueryDecoder) -> torch.Tensor:
     return x
 
 
+def test_between_layers_the_decoder_is_in_full_precision_under_autocast():
+    torch.manual_seed(0)
+    decoder, seen = QueryDecoder(DecoderConfig(16, 2, 2), 16, (2, 5), 6), []
+    for layer in decoder.layers:
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(torch.randn(3, 4, 16))
+    assert seen == [torch.float32] * 2
+
+
 def test_queries_do_not_see_each_other():
     torch.manual_seed(0)
     decoder = QueryDecoder(DecoderConfig(16, 2, 2), 16, (2, 5), 6)

@@ -112,6 +112,13 @@ def test_the_encoder_sees_visible_tokens_only(name, autoencoder, clip):
     assert model.visible == int(20 * (1 - 0.7))
 
 
+@pytest.mark.parametrize("name", ["skeletonmae", "amr"])
+def test_the_decoder_takes_tokens_as_wide_as_the_encoders_are(name, parts, batch):
+    model = build(parts(name, backbone={"kind": "pair", "class_token": False, "registers": 0}))
+    assert model.decoder.embed.in_features == model.encoder.width == 32
+    assert torch.isfinite(model.loss(batch(model), Draws(0, 0))["loss"])
+
+
 @pytest.mark.parametrize(("ratio", "visible"), [(0.9, 1), ([0.5, 0.9], 6), (0.5, 10)])
 def test_as_many_tokens_are_visible_as_the_mean_ratio_says(ratio, visible, autoencoder):
     assert autoencoder("skeletonmae", masking={"strategy": "random", "ratio": ratio}).visible == visible

@@ -9,6 +9,7 @@ import torch
 
 from methods.losses import (
     barlow_twins,
+    contrasts,
     effective_rank,
     koleo,
     masked_mean,
@@ -155,3 +156,17 @@ def test_barlow_twins_is_exact_under_autocast(rows):
     with torch.autocast("cpu", torch.bfloat16):
         found = barlow_twins(a, b, 0.1)
     assert torch.equal(found, barlow_twins(a, b, 0.1))
+
+
+def test_koleo_contrasts_and_vicregs_terms_are_exact_under_autocast():
+    rows = torch.randn(30, 12)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    calls = (
+        lambda: contrasts(unit, unit.flip(0), unit.flip(1), 0.07),
+        lambda: torch.stack(variance_covariance(rows, torch.ones(30, dtype=torch.bool))),
+        lambda: koleo(rows),
+    )
+    for call in calls:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = call()
+        assert torch.equal(found, call())

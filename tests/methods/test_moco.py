@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from methods.aimclr import attention_drop
 from methods.base import TeacherConfig, build
 from methods.losses import contrasts, info_nce, soft_cross_entropy
-from methods.moco import Network, Queue, one_view
+from methods.moco import Network, Queue
 from skeletons.augment_extreme import extreme
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -132,7 +132,7 @@ def test_aimclr_is_the_published_formula(progress, mined, backbone, method, clip
     model.progress.fill_(progress)
     clips = {"clip": clip(model)}
     found = model.loss(clips, Draws(0, 0))
-    query, key, strong = (one_view(clips["clip"], i) for i in range(3))
+    query, key, strong = clips["clip"].each_view()
     assert torch.equal(torch.cat([query.joints, key.joints, strong.joints]), clips["clip"].joints)
     moved = extreme(strong.joints, strong.observed, OPENNI, Draws(0, 0).fork("extreme"), model.config.extreme)
     strong = replace(strong, joints=moved[0], observed=moved[1])
@@ -207,7 +207,7 @@ def test_a_step_moves_the_key_network_and_then_its_keys_wait_in_the_queue(name, 
     clips = {"clip": clip(model)}
     before, queue = model.loss(clips, Draws(0, 0)), model.queue.keys.clone()
     assert torch.equal(model.loss(clips, Draws(0, 0))["loss"], before["loss"])  # nothing has moved yet
-    keys = model.key(one_view(clips["clip"], 1))
+    keys = model.key(clips["clip"].each_view()[1])
     old = [p.clone() for p in model.key.parameters()]
     model.after_step(0.25)
     n = len(keys)

@@ -14,6 +14,7 @@ from methods.losses import koleo
 from methods.masking import mask_context, observed_patches
 from methods.slim import Slim
 from skeletons.augment import Augmentation, AugmentConfig
+from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig
 
@@ -253,3 +254,8 @@ def test_heads_are_separate(parts):
     model = build(parts("slim"))
     assert model.student.cls_head is not model.student.patch_head
     assert not torch.equal(model.student.cls_head.weight, model.student.patch_head.weight)
+
+
+def test_an_encoder_without_a_class_token_cannot_be_compared_by_it(parts):
+    with pytest.raises(BadInput, match="backbone.kind=stgcn has none"):
+        build(parts("slim", backbone={"kind": "stgcn"}, masking={"strategy": "none"}))

@@ -206,6 +206,18 @@ def test_one_view_is_called_clip(rulers):
     assert batch["clip"].labels.tolist() == [1, 0, 0]
 
 
+def test_each_view_is_a_batch_of_its_own(rulers):
+    clips = torch.tensor([5, 6, 2])
+    for labels in (True, False):
+        batch = sampler(rulers, crops=3, local_views=False, labels=labels)(clips, Draws(0, 0))["clip"]
+        for number, view in enumerate(batch.each_view()):
+            rows = slice(3 * number, 3 * number + 3)
+            assert (len(view), view.views) == (3, 1)
+            for name in ("joints", "observed", "present"):
+                assert torch.equal(getattr(view, name), getattr(batch, name)[rows])
+            assert view.labels.tolist() == [1, 0, 0] if labels else view.labels is None
+
+
 def test_labels_are_handed_on_row_by_row_where_asked_for(rulers):
     batch = sampler(rulers, labels=True)(torch.tensor([5, 6, 2]), Draws(0, 0))
     assert batch["local8"].labels.tolist() == [1, 0, 0] * 4
