@@ -257,5 +257,5 @@ def test_heads_are_separate(parts):
 
 
 def test_an_encoder_without_a_class_token_cannot_be_compared_by_it(parts):
-    with pytest.raises(BadInput, match="backbone.kind=stgcn has none"):
+    with pytest.raises(BadInput, match=r"backbone\.kind=stgcn has none"):
         build(parts("slim", backbone={"kind": "stgcn"}, masking={"strategy": "none"}))
