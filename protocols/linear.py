@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from protocols.base import Protocol, Result, Subject, accuracy
 from skeletons.randomness import Draws
-
-VERSION = 1
 
 
 @dataclass
@@ -117,3 +116,21 @@ def probe(
     final = fit(x, y, classes, [config.rates[best]], config, seed)
     chosen = {"rate": config.rates[best], "validation": 100 * float(scores[best])}
     return final.correct(test, test_labels)[0], chosen
+
+
+class Linear(Protocol):
+    """The linear probe."""
+
+    name = "linear"
+    label = "linear"
+    reads = ("probe",)
+    seeded = True
+
+    def __call__(self, subject: Subject) -> Result:
+        settings: ProbeConfig = self.config.probe
+        x, (y, truth) = subject.crops(settings.crops), subject.labels
+        fit_rows, held_rows = subject.withheld(settings.validation)
+        test = subject.features[1]
+        right, chosen = probe(x, y, fit_rows, held_rows, test, truth, subject.classes, settings, subject.seed)
+        recipe = f"SGD, {settings.epochs} epochs, {len(x)} cached view(s) a clip, rate from withheld subjects"
+        return Result({"top1": accuracy(right)}, recipe, right, {**chosen, "validation_clips": len(held_rows)})

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-VERSION = 1
+from protocols.base import Protocol, Result, Subject, accuracy
 
 
 def nearest(
@@ -38,3 +38,16 @@ def retrieve(
 ) -> Bool[Tensor, " query"]:
     """Which test clips have the label of their nearest training clip."""
     return train_labels[nearest(test, train, metric)] == test_labels
+
+
+class Retrieval(Protocol):
+    """1-NN of the test clips among the training clips."""
+
+    name = "retrieval"
+    label = "1-NN"
+
+    def __call__(self, subject: Subject) -> Result:
+        metric = "euclidean" if subject.encoder is None else "cosine"
+        (gallery, query), (labels, truth) = subject.features, subject.labels
+        right = retrieve(gallery, labels, query, truth, metric)
+        return Result({"top1": accuracy(right)}, f"1-NN, {metric}", right)

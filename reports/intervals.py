@@ -18,7 +18,7 @@ DRAWS = 20_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in percent with its 95 % interval; `how` is "seeds" or "clips"."""
+    """A mean in percent with its 95 % interval; `how` is "seeds", "clips", or "none" where there is no interval."""
 
     mean: float
     low: float
@@ -36,8 +36,10 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def right(result: dict) -> np.ndarray:
-    """int8 (test clip), 1 where a result's prediction is right."""
+def scores(result: dict) -> np.ndarray:
+    """(test clip), 1 where a result's prediction is right; or its one value, where it is no share of clips."""
+    if "correct" not in result:
+        return np.array([result["value"] / 100])
     return np.frombuffer(result["correct"].encode(), np.uint8).astype(np.int8) - ord("0")
 
 
@@ -54,6 +56,8 @@ def estimate(values: Sequence[np.ndarray]) -> Estimate:
 
         half = float(t.ppf((1 + LEVEL) / 2, count - 1) * means.std(ddof=1) / np.sqrt(count))
         return Estimate(mean, mean - half, mean + half, "seeds", count)
+    if len(values[0]) == 1:
+        return Estimate(mean, np.nan, np.nan, "none", count)
     generator = np.random.default_rng(0)
     pooled = np.concatenate(list(values))
     shares = np.array([(pooled == s).mean() for s in (-1, 0, 1)])
@@ -69,4 +73,4 @@ def difference(these: dict[int, dict], those: dict[int, dict]) -> Estimate | Non
         these, those: seed -> result.
     """
     shared = sorted(these.keys() & those.keys())
-    return estimate([right(these[s]) - right(those[s]) for s in shared]) if shared else None
+    return estimate([scores(these[s]) - scores(those[s]) for s in shared]) if shared else None

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reports.intervals import Estimate, difference, estimate, right
+from reports.intervals import Estimate, difference, estimate, scores
 from sweeps.records import Records
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
 MISSPELT = {"ptsl": "pstl"}  # in SLiM's tables
 FLOORS = {"untrained": "untrained encoder", "raw": "raw coordinates"}
-PROTOCOLS = {"linear": "linear", "retrieval": "1-NN"}
-PROTOCOLS |= {f"{p} native": f"{shown} native" for p, shown in PROTOCOLS.items()}
 
 
 @dataclass
@@ -84,7 +82,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     columns += ["published X-Sub", "published X-View"] if published else []
     for split in splits:
         for protocol in protocols:
-            columns.append(f"{PROTOCOLS[protocol]} {split}")
+            columns.append(f"{label_of(plan, protocol)} {split}")
             if reference:
                 columns.append(f"to {reference}")
     rows = []
@@ -97,7 +95,8 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
         for split in splits:
             for protocol in protocols:
                 mine = results.get((cell, split, protocol))
-                row.append(_number(estimate([right(r) for r in mine.values()])) if mine else _hole(plan, records, cell))
+                found = estimate([scores(r) for r in mine.values()]) if mine else None
+                row.append(_number(found) if found else _hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
                     seeds = dict.fromkeys(base, mine[0]) if mine and base and cell == "raw" else mine
@@ -109,16 +108,24 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     return table
 
 
+def label_of(plan: dict[str, Any], protocol: str) -> str:
+    """A protocol's heading, as the plan has it."""
+    name = protocol.removesuffix(" native")
+    return plan["labels"].get(name, name) + protocol.removeprefix(name)
+
+
 def _number(e: Estimate) -> str:
-    return f"{e.mean:.1f} ±{e.half:.1f}"
+    return f"{e.mean:.1f}" + (f" ±{e.half:.1f}" if e.how != "none" else "")
 
 
 def _signed(e: Estimate) -> str:
-    return f"{e.mean:+.1f} ±{e.half:.1f}"
+    return f"{e.mean:+.1f}" + (f" ±{e.half:.1f}" if e.how != "none" else "")
 
 
-def _hole(plan: dict[str, Any], records: Records, cell: str) -> str:
+def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> str:
     """What stands where a result is missing."""
+    if not any(protocol in w["judgements"] for w in plan["works"] if w["cell"] == cell):
+        return "-"
     failed = any(records.failure(w["pretraining"]) for w in plan["works"] if w["cell"] == cell)
     return "failed" if failed else "missing"
 
@@ -143,7 +150,7 @@ def _notes(
         )
         twins = [(c, p, by) for (c, s, p), by in results.items() if s == split]
         shown = [
-            f"{c} {PROTOCOLS[p]} {sum(r['top1_without_twins'] for r in by.values()) / len(by):.1f}"
+            f"{c} {label_of(plan, p)} {sum(r['top1_without_twins'] for r in by.values()) / len(by):.1f}"
             for c, p, by in twins
             if all("top1_without_twins" in r for r in by.values())
         ]
@@ -154,7 +161,7 @@ def _notes(
     for protocol in dict.fromkeys(r["protocol"] for r in one):
         some = next(r for r in one if r["protocol"] == protocol and r["pooling"] != "raw") if one else {}
         pooling = some["pooling"] if not native else "mean of patch tokens; native: the method's own (class token)"
-        notes.append(f"{PROTOCOLS[protocol]}: {some['recipe']}, pooling {pooling}; {some['selection']}")
+        notes.append(f"{label_of(plan, protocol)}: {some['recipe']}, pooling {pooling}; {some['selection']}")
     seeds = sorted({w["seed"] for w in plan["works"]})
     how = (
         "Student's t over seeds" if len(seeds) >= 3 else "bootstrap over test clips (too few seeds for one over seeds)"

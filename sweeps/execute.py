@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
 from methods.trainer import TrainingFailed, steps_in, train
-from protocols.features import extract, extract_crops, labels_of, raw_features
-from protocols.linear import probe
+from protocols.base import Result, Subject, accuracy, protocol_class
+from protocols.features import extract
 from protocols.retrieval import retrieve
 from skeletons.augment import Augmentation
 from skeletons.clips import Clips
@@ -120,20 +119,20 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
 
 def judge(work: Work, records: Records, report: Report) -> None:
     """Run the protocols whose results are missing; the features are extracted once."""
-    config = work.config
+    config, device = work.config, device_of(work.config)
     data, part = data_of(config)
-    store = ClipTensors(data, device_of(config))
-    rows = torch.from_numpy(np.concatenate([part.train, part.test]))
+    store, encoder = ClipTensors(data, device), None
+    if not work.raw:
+        encoder = load_encoder(records.encoder(work.pretraining), device)
     for suffix, pooling in poolings_of(config).items():
+        subject = Subject(encoder, data, part, store, config.views, pooling, work.seed)
         wanted = {p.removesuffix(NATIVE): j for p, j in work.judgements.items() if p.endswith(NATIVE) == bool(suffix)}
-        missing = {p: j for p, j in wanted.items() if not records.result_file(work.pretraining, j).is_file()}
-        if not missing:
-            continue
-        crops, test = _features(work, records, store, rows, len(part.train), pooling, "linear" in missing)
-        for protocol, identity in missing.items():
-            result = _judgement(protocol, config, data, part, store, crops, test, work.raw)
-            result |= {
-                "protocol": protocol,
+        for name, identity in wanted.items():
+            if records.result_file(work.pretraining, identity).is_file():
+                continue
+            result = protocol_class(name)(config.protocol)(subject)
+            about = {
+                "protocol": name,
                 "identity": identity,
                 "pretraining": work.pretraining,
                 "data": data.name,
@@ -145,71 +144,21 @@ def judge(work: Work, records: Records, report: Report) -> None:
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
                 **provenance(),
             }
-            write_json(records.result_file(work.pretraining, identity), result)
-            report("judged", {"protocol": protocol + suffix, "top1": result["top1"]})
+            write_json(records.result_file(work.pretraining, identity), {**_told(result, data, part), **about})
+            report("judged", {"protocol": name + suffix, "top1": next(iter(result.metrics.values()))})
 
 
-def _features(
-    work: Work, records: Records, store: ClipTensors, rows: Tensor, train: int, pooling: str, probed: bool
-) -> tuple[Tensor, Tensor]:
-    """Features of the clips `rows`, the first `train` of which train.
-
-    Args:
-        probed: random crops of the training clips are wanted too.
-
-    Returns:
-        (crop, training clip, feature), the evaluation view first, and (test clip, feature).
-    """
-    config = work.config
-    if work.raw:
-        features = raw_features(store, rows)
-        return features[None, :train], features[train:]
-    encoder = load_encoder(records.encoder(work.pretraining), device_of(config))
-    features = extract(encoder, store, rows, config.views, pooling)
-    crops, settings = features[None, :train], config.protocol.probe
-    if probed and settings.crops:
-        more = extract_crops(encoder, store, rows[:train], config.views, pooling, settings.crops, config.seeds[0])
-        crops = torch.cat([crops, more])
-    return crops, features[train:]
-
-
-def _judgement(
-    protocol: str, config: Config, data: Clips, part: Split, store: ClipTensors, x: Tensor, test: Tensor, raw: bool
-) -> dict[str, Any]:
-    """One protocol's result.
-
-    Args:
-        x: (crop, training clip, feature), the evaluation view first.
-        test: (test clip, feature).
-    """
-    y, test_labels = labels_of(store, part.train), labels_of(store, part.test)
-    found: dict[str, Any] = {}
-    if protocol == "retrieval":
-        metric = "euclidean" if raw else "cosine"
-        correct = retrieve(x[0], y, test, test_labels, metric)
-        found["recipe"] = f"1-NN, {metric}"
-    else:
-        settings = config.protocol.probe
-        fit, held = withhold(data, part.train, settings.validation)
-        fit_rows, held_rows = (torch.from_numpy(np.searchsorted(part.train, rows)) for rows in (fit, held))
-        seed, classes = config.seeds[0], len(data.class_names)
-        correct, chosen = probe(x, y, fit_rows, held_rows, test, test_labels, classes, settings, seed)
-        found |= {
-            "recipe": f"SGD, {settings.epochs} epochs, {len(x)} cached view(s) a clip, rate from withheld subjects",
-            **chosen,
-        }
-        found["validation_clips"] = len(held)
-    found |= {
-        "top1": 100 * float(correct.float().mean()),
-        "train_clips": len(part.train),
-        "test_clips": len(part.test),
-        "correct": "".join("1" if c else "0" for c in correct.tolist()),
-    }
+def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
+    """A protocol's result as plain values; on splits with training clips among the test clips, also without those."""
+    found = {"recipe": result.recipe, **result.details, **result.metrics, "value": next(iter(result.metrics.values()))}
+    found |= {"train_clips": len(part.train), "test_clips": len(part.test)}
+    if result.correct is None:
+        return found
+    found["correct"] = "".join("1" if c else "0" for c in result.correct.tolist())
     twins = data.table.get("test_identical_to_train")
     if twins is not None and twins[part.test].any():
         clean = torch.from_numpy(~twins[part.test])
-        found["top1_without_twins"] = 100 * float(correct[clean].float().mean())
-        found["clips_without_twins"] = int(clean.sum())
+        found |= {"top1_without_twins": accuracy(result.correct[clean]), "clips_without_twins": int(clean.sum())}
     return found
 
 

@@ -24,7 +24,8 @@ from methods.base import Method, method_class, refuses
 from methods.encoder import encoder_kinds
 from methods.masking import MaskingConfig, all_strategies
 from methods.trainer import steps_in
-from protocols import features, linear, retrieval
+from protocols import features
+from protocols.base import protocol_class
 from skeletons import augment, clips, sampling
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
@@ -32,7 +33,6 @@ from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import Split, split
 from sweeps.config import Config, compose, differing, select
 
-PROTOCOLS = {"linear": linear.VERSION, "retrieval": retrieval.VERSION}
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
 # Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
 NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
@@ -157,19 +157,20 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
 
 def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, pooling: str) -> str:
     """Identity of a protocol's result on one encoder."""
-    return digest(
-        {
-            "protocol": protocol,
-            "version": PROTOCOLS[protocol],
-            "features": features.VERSION,
-            "probe": differing(config.protocol.probe, None) if protocol == "linear" else None,
-            "data": data.fingerprint,
-            "split": part.name,
-            "pooling": pooling,
-            "test_crop": config.views.test_crop,
-            "seed": config.seeds[0] if protocol == "linear" else None,
-        }
-    )
+    judge = protocol_class(protocol)
+    content = {
+        "protocol": protocol,
+        "version": judge.version,
+        "features": features.VERSION,
+        "probe": None,
+        **{name: differing(select(config.protocol, name), None) for name in judge.reads},
+        "data": data.fingerprint,
+        "split": part.name,
+        "pooling": pooling,
+        "test_crop": config.views.test_crop,
+        "seed": config.seeds[0] if judge.seeded else None,
+    }
+    return digest(content)
 
 
 def poolings_of(config: Config) -> dict[str, str]:
@@ -181,15 +182,13 @@ def poolings_of(config: Config) -> dict[str, str]:
 
 
 def _work(cell: str, config: Config, raw: bool = False) -> Work:
-    for name in config.protocol.names:
-        if name not in PROTOCOLS:
-            raise unknown("protocol", name, PROTOCOLS)
     data, part = data_of(config)
     identity = RAW if raw else pretraining_identity(config, data, part)[0]
     judgements = {
         protocol + suffix: judgement_identity(config, protocol, data, part, RAW if raw else pooling)
         for suffix, pooling in poolings_of(config).items()
         for protocol in config.protocol.names
+        if protocol_class(protocol).raw or not raw
     }
     return Work(cell, part.name, config.seeds[0], config, identity, judgements, raw)
 

@@ -22,6 +22,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
 from methods.base import support_matrix  # noqa: E402
+from protocols.base import protocol_class  # noqa: E402
 from skeletons.errors import command  # noqa: E402
 from sweeps.config import Config  # noqa: E402
 from sweeps.plan import Work, device_of, digest, make_plan  # noqa: E402
@@ -46,6 +47,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "title": config.ablation.title or f"{config.method.name} on {config.data.name}",
             "source": config.ablation.source,
             "differs": config.ablation.differs,
+            "labels": {name: protocol_class(name).label for name in config.protocol.names},
             "reference": config.ablation.reference,
             "data": config.data.name,
             "scale": config.scale,

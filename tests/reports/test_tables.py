@@ -92,6 +92,7 @@ def runs(tmp_path):
             "title": "T",
             "source": "S",
             "differs": {},
+            "labels": {"retrieval": "1-NN"},
             "reference": "dual",
             "data": "demo",
             "scale": "demo",

@@ -1,0 +1,162 @@
+"""The contract of a protocol.
+
+A protocol judges an encoder on a split of some data: it is given a `Subject` and gives a `Result`. It knows nothing of
+how the encoder was trained, never changes it, and reads the labels of test clips once, after everything was chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from methods.encoder import Encoder
+from methods.registry import import_files
+from protocols.features import extract, extract_crops, labels_of, raw_features
+from skeletons.clips import Clips
+from skeletons.errors import unknown
+from skeletons.sampling import ClipTensors, ViewConfig
+from skeletons.splits import Split, withhold
+
+PROTOCOLS: dict[str, type[Protocol]] = {}
+
+
+@dataclass
+class Subject:
+    """What is judged: an encoder (or raw coordinates) on a split.
+
+    Features are extracted when a protocol first asks for them, and kept for the next one.
+
+    Attributes:
+        encoder: None for raw coordinates.
+        data, part: clips and split.
+        store: the clips as tensors, on the device to work on.
+        views: size and crop of the evaluation view.
+        pooling: of the features, see `features.extract`.
+        seed: of whatever is drawn.
+    """
+
+    encoder: Encoder | None
+    data: Clips
+    part: Split
+    store: ClipTensors
+    views: ViewConfig
+    pooling: str
+    seed: int = 0
+    _crops: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the data."""
+        return len(self.data.class_names)
+
+    @cached_property
+    def labels(self) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"]]:
+        """Classes of training and of test clips."""
+        return labels_of(self.store, self.part.train), labels_of(self.store, self.part.test)
+
+    @cached_property
+    def features(self) -> tuple[Float[Tensor, "train feature"], Float[Tensor, "test feature"]]:
+        """Features of the evaluation view of training and of test clips, float32 on the CPU."""
+        rows = torch.from_numpy(np.concatenate([self.part.train, self.part.test]))
+        if self.encoder is None:
+            found = raw_features(self.store, rows)
+        else:
+            found = extract(self.encoder, self.store, rows, self.views, self.pooling)
+        return found[: len(self.part.train)], found[len(self.part.train) :]
+
+    def crops(self, count: int) -> Float[Tensor, "crop train feature"]:
+        """Features of training clips: the evaluation view, then `count` random crops (raw coordinates have none)."""
+        whole = self.features[0][None]
+        if self.encoder is None or not count:
+            return whole
+        if count not in self._crops:
+            rows = torch.from_numpy(self.part.train)
+            more = extract_crops(self.encoder, self.store, rows, self.views, self.pooling, count, self.seed)
+            self._crops[count] = torch.cat([whole, more])
+        return self._crops[count]
+
+    def withheld(self, share: float) -> tuple[Int[Tensor, " fit"], Int[Tensor, " held"]]:
+        """A cut of the training clips by subject, for choosing: places among them."""
+        fit, held = (np.searchsorted(self.part.train, rows) for rows in withhold(self.data, self.part.train, share))
+        return torch.from_numpy(fit), torch.from_numpy(held)
+
+
+@dataclass
+class Result:
+    """What a protocol found.
+
+    Attributes:
+        metrics: name -> value, in percent; the first one is the protocol's number in tables. Without `correct` it has
+            an interval over seeds only.
+        recipe: in words, for the table's legend.
+        correct: which test clips are right, where that makes sense: differences are paired by it.
+        details: plain values to keep beside it, e.g. what was chosen.
+        arrays: to be drawn later, e.g. a confusion matrix.
+    """
+
+    metrics: dict[str, float]
+    recipe: str
+    correct: Bool[Tensor, " test"] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Protocol:
+    """A protocol.
+
+    Attributes:
+        name: as in `protocol.names`.
+        label: heading of its column.
+        reads: sections and fields of the `protocol` configuration that change its result (part of its identity).
+        seeded: it draws.
+        raw: it can judge raw coordinates.
+        version: bump when its meaning changes.
+
+    Args:
+        config: the `protocol` section, of which it reads what `reads` names.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+    seeded: ClassVar[bool] = False
+    raw: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            PROTOCOLS[cls.name] = cls
+
+    def __call__(self, subject: Subject) -> Result:
+        raise NotImplementedError
+
+
+def accuracy(correct: Bool[Tensor, " test"]) -> float:
+    """Percent of True."""
+    return 100 * float(correct.float().mean())
+
+
+def all_protocols() -> dict[str, type[Protocol]]:
+    """Every protocol by name: each file of this folder is imported."""
+    import_files("protocols")
+    return PROTOCOLS
+
+
+def protocol_class(name: str) -> type[Protocol]:
+    """The protocol called `name`.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in all_protocols():
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
