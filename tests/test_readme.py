@@ -33,6 +33,7 @@ def block(language: str, of: str) -> str:
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
     """Runs a block as a module of its own; what it registers is forgotten after the test."""
+    base.all_methods(), masking.all_strategies()  # what is imported during the test would be forgotten too
     for holder, name in ((masking, "STRATEGIES"), (base, "METHODS")):
         monkeypatch.setattr(holder, name, dict(getattr(holder, name)))
 
