@@ -33,12 +33,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.checkpoint import load_encoder
 from methods.encoder import Encoder, EncoderConfig, make_encoder
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V2, Topology
 
 _INNER = {"attn.qkv": "attention.qkv", "attn.proj": "attention.out", "mlp.w12": "mlp.up", "mlp.w3": "mlp.down"}
 _FIRST = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "mask_token")
+
+
+def open_encoder(path: Path, device: torch.device | str = "cpu") -> Encoder:
+    """An encoder out of any file that we can read: one of ours, or a checkpoint of the release.
+
+    Raises:
+        BadInput: no such file, or one of neither kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            ours = "skelbench" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        ours = False
+    return load_encoder(path, device) if ours else load_released(path, device=device)
 
 
 def load_released(

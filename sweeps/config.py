@@ -72,6 +72,7 @@ class Config:
     """Everything that can be set.
 
     Attributes:
+        encoder: file of an encoder to judge, instead of training one: one that SkelBench wrote, or SLiM's release.
         setting, scale: names of the chosen groups, for the record.
         budget: the cost that a table's cells share: clips, flops or seconds (see sweeps/budget.py).
         seeds: one run of each cell for each seed.
@@ -96,6 +97,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
+    encoder: str = ""
     setting: str = "paper"
     scale: str = "demo"
     budget: str = "clips"

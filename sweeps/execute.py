@@ -14,6 +14,7 @@ import torch
 
 from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
+from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
 from protocols.base import Result, Subject, accuracy, protocol_class
 from protocols.features import extract
@@ -47,7 +48,7 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
         (folder / "failure.json").unlink(missing_ok=True)
         try:
             if not work.raw and not records.encoder(work.pretraining).is_file():
-                pretrain(work, folder, report)
+                (adopt if work.config.encoder else pretrain)(work, folder, report)
             judge(work, records, report)
         except Exception as error:
             write_json(folder / "failure.json", {"reason": str(error), "traceback": traceback.format_exc()})
@@ -69,6 +70,26 @@ def make_sampler(config: Config, data: Clips, rows: np.ndarray, device: str) -> 
     store = ClipTensors(data, device, rows)
     wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
     return Sampler(store, config.views, augmentation, *wanted)
+
+
+def adopt(work: Work, folder: Path, report: Report) -> None:
+    """Put an encoder that was given as a file into `folder`, as if it had been trained there."""
+    path = Path(work.config.encoder)
+    write_text(folder / "config.yaml", to_yaml(work.config))
+    about = {
+        "identity": work.pretraining,
+        "method": "encoder",
+        "encoder": str(path.resolve()),
+        "data": data_of(work.config)[0].name,
+        "split": work.split,
+        "seconds": 0.0,
+        "clips_per_second": None,
+        "last": {},
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **provenance(),
+    }
+    write_json(folder / "run.json", about)
+    save_encoder(folder / "encoder.safetensors", open_encoder(path), {"identity": work.pretraining, "file": path.name})
 
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:

@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from methods.backbone import Transformer
 from methods.base import Method, method_class, refuses
 from methods.encoder import encoder_kinds
 from methods.masking import MaskingConfig, all_strategies
+from methods.released import open_encoder
 from methods.trainer import steps_in
 from protocols import features
 from protocols.base import protocol_class
@@ -155,6 +157,11 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
     return digest(content), content
 
 
+def given_identity(config: Config) -> str:
+    """Identity of an encoder that is given as a file."""
+    return digest({"file": hashlib.sha256(Path(config.encoder).read_bytes()).hexdigest()})
+
+
 def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, pooling: str) -> str:
     """Identity of a protocol's result on one encoder."""
     judge = protocol_class(protocol)
@@ -183,7 +190,10 @@ def poolings_of(config: Config) -> dict[str, str]:
 
 def _work(cell: str, config: Config, raw: bool = False) -> Work:
     data, part = data_of(config)
-    identity = RAW if raw else pretraining_identity(config, data, part)[0]
+    if raw:
+        identity = RAW
+    else:
+        identity = given_identity(config) if config.encoder else pretraining_identity(config, data, part)[0]
     judgements = {
         protocol + suffix: judgement_identity(config, protocol, data, part, RAW if raw else pooling)
         for suffix, pooling in poolings_of(config).items()
@@ -235,6 +245,12 @@ def grid_cells(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]
     return plain, {" ".join(c): list(c) for c in itertools.product(*axes)} if axes else {}
 
 
+def as_given(config: Config) -> Config:
+    """The configuration with the shape of the encoder that it names, so that its floors have the same."""
+    encoder = open_encoder(Path(config.encoder))
+    return replace(config, backbone=encoder.config, views=replace(config.views, frames=encoder.frames))
+
+
 def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """The configuration of the command line, and every piece of work it asks for, floors first.
 
@@ -243,9 +259,12 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """
     plain, grid = grid_cells(overrides)
     config = compose(plain)
-    cells = grid or config.ablation.cells or {config.method.name: []}
     said = {o.partition("=")[0] for o in plain}
-    composed = {}
+    composed: dict[str, Config] = {}
+    if config.encoder:
+        composed, cells = {"encoder": as_given(config)}, {}
+    else:
+        cells = grid or config.ablation.cells or {config.method.name: []}
     for cell, changes in cells.items():  # the command line wins over the cell
         composed[cell] = compose([*(c for c in changes if c.partition("=")[0] not in said), *plain])
         _check(composed[cell])
@@ -257,7 +276,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     floors = {}
     if config.ablation.floors and config.method.name != UNTRAINED:
         method = method_class(UNTRAINED).Config(name=UNTRAINED, pooling=reference.method.pooling)
-        floors[UNTRAINED] = replace(reference, method=method)
+        floors[UNTRAINED] = replace(reference, method=method, encoder="")
     works = []
     for name in config.splits or [config.data.split]:
         data = replace(config.data, split=name)

@@ -2,6 +2,7 @@
 
 ablation=NAME        fill a table                     (see sweeps/conf/ablation)
 method=NAME          train and judge one method       (see sweeps/conf/method)
+encoder=PATH         judge an encoder from a file     (one of ours, or SLiM's release)
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells

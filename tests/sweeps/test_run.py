@@ -167,3 +167,18 @@ def test_both_poolings_stand_side_by_side_and_what_is_equal_is_judged_once(tiny,
     assert run.main([*line, "method=mamp"]) == 0
     mamp = next(p.parent for p in records.root.glob("*/run.json") if '"method": "mamp"' in p.read_text())
     assert len(list(mamp.glob("eval/*/result.json"))) == 1
+
+
+def test_an_encoder_from_a_file_is_judged_beside_an_untrained_one_of_its_shape(tiny, tmp_path, table, capfd):
+    assert run.main([*tiny, "method=mamp", "protocol=retrieval"]) == 0
+    records = Records(tmp_path / "runs")
+    mamp = next(p.parent for p in records.root.glob("*/run.json") if '"method": "mamp"' in p.read_text())
+    before = {p.name: json.loads(p.read_text())["top1"] for p in mamp.glob("eval/*/result.json")}
+    capfd.readouterr()
+    line = [*tiny, "protocol=retrieval", "protocol.pooling=mean", f"encoder={mamp / 'encoder.safetensors'}"]
+    assert run.main(line) == 0
+    assert "\nencoder" in capfd.readouterr().out
+    given = next(p.parent for p in records.root.glob("*/run.json") if '"method": "encoder"' in p.read_text())
+    assert [json.loads(p.read_text())["top1"] for p in given.glob("eval/*/result.json")] == list(before.values())
+    untrained = [p for p in records.root.glob("*/config.yaml") if "name: untrained" in p.read_text()]
+    assert len({(p.parent / "encoder.safetensors").stat().st_size // 1000 for p in untrained}) == 1

@@ -1,0 +1,71 @@
+"""Clustering: do the test clips fall into their classes without any label?
+
+k-means with as many clusters as classes on L2-normalised features of the test clips; clusters are matched to classes
+one to one so that most clips agree (Kuhn, 1955), which gives an accuracy. Beside it normalised mutual information, the
+adjusted Rand index, and the silhouette of the true classes (Rousseeuw, 1987). Labels of training clips are not used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from protocols.base import Protocol, Result, Subject, accuracy
+from skeletons.randomness import Draws
+
+STARTS = 10
+
+
+def matched(clusters: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """The class of each clip's cluster, under the matching with most agreement.
+
+    Args:
+        clusters, truth: int (clip), below `classes`.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (clusters, truth), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    of_cluster = np.empty(classes, np.int64)
+    of_cluster[rows] = columns
+    return of_cluster[clusters]
+
+
+def clustering(
+    x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"], classes: int, seed: int = 0
+) -> tuple[Bool[Tensor, " clip"], dict[str, float]]:
+    """Which clips lie in the cluster of their class, and all metrics in percent.
+
+    Args:
+        y: true classes, for the scores alone.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+
+    points, truth = F.normalize(x.double(), dim=1).numpy(), y.numpy()
+    state = Draws(seed, "cluster").torch_seed() % 2**32
+    clusters = KMeans(classes, n_init=STARTS, random_state=state).fit_predict(points)
+    right = torch.from_numpy(matched(clusters, truth, classes) == truth)
+    return right, {
+        "top1": accuracy(right),
+        "nmi": 100 * float(normalized_mutual_info_score(truth, clusters)),
+        "ari": 100 * float(adjusted_rand_score(truth, clusters)),
+        "silhouette": 100 * float(silhouette_score(points, truth)),
+    }
+
+
+class Cluster(Protocol):
+    """k-means on the test clips."""
+
+    name = "cluster"
+    label = "k-means"
+    seeded = True
+
+    def __call__(self, subject: Subject) -> Result:
+        right, metrics = clustering(subject.features[1], subject.labels[1], subject.classes, subject.seed)
+        recipe = f"k-means, {subject.classes} clusters, best of {STARTS} starts, matched to classes; no labels used"
+        return Result(metrics, recipe, right)
