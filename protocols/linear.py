@@ -90,6 +90,31 @@ def fit(
     return Probe(mean, scale, weight, bias)
 
 
+def choose(
+    x: Float[Tensor, "crop clip feature"],
+    y: Int[Tensor, " clip"],
+    fit_rows: Int[Tensor, " fit"],
+    held_rows: Int[Tensor, " held"],
+    classes: int,
+    config: ProbeConfig,
+    seed: int = 0,
+) -> tuple[Probe, dict[str, float]]:
+    """Choose a rate on withheld clips, then fit on all.
+
+    Args:
+        x, y: all training clips; the first crop is the evaluation view.
+        fit_rows, held_rows: a cut of them by subject, for the choice.
+
+    Returns:
+        (the probe, {"rate", "validation"}: what was chosen and its accuracy there in percent)
+    """
+    tried = fit(x[:, fit_rows], y[fit_rows], classes, list(config.rates), config, seed)
+    scores = tried.correct(x[0, held_rows], y[held_rows]).float().mean(1)
+    best = int(scores.argmax())
+    chosen = {"rate": config.rates[best], "validation": 100 * float(scores[best])}
+    return fit(x, y, classes, [config.rates[best]], config, seed), chosen
+
+
 def probe(
     x: Float[Tensor, "crop clip feature"],
     y: Int[Tensor, " clip"],
@@ -101,20 +126,12 @@ def probe(
     config: ProbeConfig,
     seed: int = 0,
 ) -> tuple[Bool[Tensor, " query"], dict[str, float]]:
-    """Choose a rate, refit, test once.
-
-    Args:
-        x, y: all training clips; the first crop is the evaluation view.
-        fit_rows, held_rows: a cut of them by subject, for the choice.
+    """Choose a rate, refit, test once (see `choose`).
 
     Returns:
-        (which test clips are right, {"rate", "validation"}: what was chosen and its accuracy there in percent)
+        (which test clips are right, what was chosen)
     """
-    tried = fit(x[:, fit_rows], y[fit_rows], classes, list(config.rates), config, seed)
-    scores = tried.correct(x[0, held_rows], y[held_rows]).float().mean(1)
-    best = int(scores.argmax())
-    final = fit(x, y, classes, [config.rates[best]], config, seed)
-    chosen = {"rate": config.rates[best], "validation": 100 * float(scores[best])}
+    final, chosen = choose(x, y, fit_rows, held_rows, classes, config, seed)
     return final.correct(test, test_labels)[0], chosen
 
 

@@ -18,6 +18,7 @@ from methods.encoder import EncoderConfig
 from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
+from protocols.distill import DistillConfig
 from protocols.linear import ProbeConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
@@ -33,14 +34,16 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear, retrieval.
+        names: protocols to run: linear, retrieval, cluster, distill.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
+        distill: how a small student is trained.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 @dataclass

@@ -160,3 +160,13 @@ def test_every_crop_is_trained_on():
     changed = x.clone()
     changed[2] = changed[2].flip(0)
     assert not torch.equal(fit(x, y, 3, [0.1], SHORT, 0).weight, fit(changed, y, 3, [0.1], SHORT, 0).weight)
+
+
+def test_a_probe_is_a_linear_layer_on_plain_features():
+    from protocols.distilled import as_linear
+
+    x, y = blobs(60)
+    p = fit(3 * x + 1, y, 3, [0.3], SHORT, 0)
+    layer, plain = as_linear(p), 3 * x[0] + 1
+    expected = torch.einsum("nf,cf->nc", (plain - p.mean) * p.scale, p.weight[0]) + p.bias[0]
+    torch.testing.assert_close(layer(plain), expected, rtol=1e-4, atol=1e-4)

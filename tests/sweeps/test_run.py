@@ -182,3 +182,15 @@ def test_an_encoder_from_a_file_is_judged_beside_an_untrained_one_of_its_shape(t
     assert [json.loads(p.read_text())["top1"] for p in given.glob("eval/*/result.json")] == list(before.values())
     untrained = [p for p in records.root.glob("*/config.yaml") if "name: untrained" in p.read_text()]
     assert len({(p.parent / "encoder.safetensors").stat().st_size // 1000 for p in untrained}) == 1
+
+
+def test_distillation_says_what_the_student_keeps_and_saves(tiny, tmp_path, table, capfd):
+    small = ["protocol.distill.width=4", "protocol.distill.steps=4", "protocol.distill.timings=2"]
+    assert run.main([*tiny, "method=mamp", "protocol=distill", *small]) == 0
+    printed = capfd.readouterr().out
+    assert "student xsub" in printed and "ASMa: 91.4 %" in printed
+    found = [json.loads(p.read_text()) for p in (tmp_path / "runs").glob("*/eval/*/result.json")]
+    one = next(r for r in found if r["protocol"] == "distill")
+    assert one["student_parameters"] < one["teacher_parameters"] and one["flops_ratio"] > 1
+    raw = next(row for row in printed.splitlines() if row.startswith("raw "))
+    assert raw.split()[-1] == "-", "raw coordinates are no encoder to distil"
