@@ -150,18 +150,19 @@ def resample(
     frame = (store.start[clip] + begin)[:, None] + low
     first = (frame[:, None] * persons + who[..., None]).flatten()
     weight = weight[:, None].expand(shape).reshape(-1, 1)
-    last = torch.where(weight[:, 0] == 0, first, first + persons)
+    last = first + persons * (weight[:, 0] != 0)
     joints, observed = store.frames.view(-1, 3 * count), store.observed.view(-1, count)
     out = torch.empty(len(first), 3 * count, device=store.device)
     seen = torch.empty(len(first), count, dtype=torch.bool, device=store.device)
-    block = BLOCK if store.device.type == "cpu" else max(1, len(first))
+    block = max(1, min(BLOCK, len(first)) if store.device.type == "cpu" else len(first))
+    after, then = torch.empty_like(out[:block]), torch.empty_like(seen[:block])
     for at in range(0, len(first), block):
         here = slice(at, at + block)
         x, s = out[here], seen[here]
         torch.index_select(joints, 0, first[here], out=x)
-        x.lerp_(joints.index_select(0, last[here]), weight[here])
+        x.lerp_(torch.index_select(joints, 0, last[here], out=after[: len(x)]), weight[here])
         torch.index_select(observed, 0, first[here], out=s)
-        s &= observed.index_select(0, last[here])
+        s &= torch.index_select(observed, 0, last[here], out=then[: len(s)])
     return out.view(*shape, count, 3), seen.view(*shape, count)
 
 
