@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> None:
 
         about = provenance()
         place = Path(__file__).parent / "results" / f"{about['machine'].replace(', ', '-').replace(' ', '-')}.json"
+        place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps({"provenance": about, "rows": rows}, indent=1) + "\n")
         print(f"written: {place}")
 
