@@ -42,7 +42,7 @@ def row_of(config: Config) -> list[str]:
         str(found.passes["encoder"].tokens) if found.step else "-",
         f"{found.encoder_parameters / 1e6:.2f}",
         f"{found.other_parameters / 1e6:.2f}",
-        f"{found.total / found.batch / 1e9:.1f}" if found.step else "-",
+        f"{found.total / found.batch / 1e9:.3g}" if found.step else "-",
         f"{found.batch:,}" if found.step else "-",
         f"{found.steps:,}" if found.step else "-",
         augmentation_of(config) if found.step else "-",
