@@ -5,6 +5,7 @@ The transformer of `methods/backbone.py` is the one backbone; another kind is a 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from methods.registry import import_files
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput, check_choices, unknown
 from skeletons.topology import Topology
 
 
@@ -69,15 +70,15 @@ class EncoderConfig:
             raise BadInput(
                 f"backbone.width={self.width} must be divisible by backbone.heads={self.heads} with an even quotient"
             )
-        for name, known in (
-            ("position", ("rope", "learned")),
-            ("mlp", ("gelu", "swiglu")),
-            ("init", ("trunc_normal", "xavier")),
-            ("mask_token", ("embedding", "paper")),
-            ("embedding", ("euclidean", "hyperbolic")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(f"backbone.{name}", str(getattr(self, name)), known)
+        check_choices(
+            "backbone",
+            self,
+            position=("rope", "learned"),
+            mlp=("gelu", "swiglu"),
+            init=("trunc_normal", "xavier"),
+            mask_token=("embedding", "paper"),
+            embedding=("euclidean", "hyperbolic"),
+        )
         if self.curvature <= 0:
             raise BadInput(f"backbone.curvature={self.curvature} must be positive")
 
@@ -110,7 +111,7 @@ def patchify(
 ENCODERS: dict[str, type[Encoder]] = {}
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """The contract of an encoder for one topology and number of frames.
 
     Args:
@@ -160,6 +161,7 @@ class Encoder(nn.Module):
         """Every token before the first block, Euclidean, for masking strategies that look at it."""
         raise BadInput(f"an encoder of kind {self.kind!r} has no embeddings to guide masking by")
 
+    @abstractmethod
     def forward(
         self,
         joints: Float[Tensor, "sequence time joint 3"],
@@ -173,7 +175,6 @@ class Encoder(nn.Module):
             hidden: these tokens are replaced by the mask token.
             visible: encode only these tokens (flat, time-major indices).
         """
-        raise NotImplementedError
 
     def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
         """Encode bodies from which joints have been removed, the same ones of all sequences: not masked, not there.
@@ -195,13 +196,13 @@ class Encoder(nn.Module):
         """Whether the parameter called `name` is the patch embedding's, for `train.patch_embed_rate`."""
         return False
 
+    @abstractmethod
     def on(self, topology: Topology) -> Encoder:
         """A copy of this encoder for another body.
 
         Raises:
             BadInput: the two bodies share no joint.
         """
-        raise NotImplementedError
 
 
 def encoder_kinds() -> dict[str, type[Encoder]]:

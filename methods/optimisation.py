@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Method
 from methods.encoder import Encoder
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput, check_choices
 
 
 @dataclass
@@ -74,16 +74,16 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises BadInput for values that cannot be trained with."""
-        for name, known in (
-            ("precision", ("fp32", "bf16")),
-            ("optimizer", ("adamw", "adam", "sgd")),
-            ("decays", ("weights", "all")),
-            ("schedule", ("cosine", "step")),
-            ("lr_rule", ("none", "sqrt1024")),
-            ("clip_per", ("all", "module")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(f"train.{name}", str(getattr(self, name)), known)
+        check_choices(
+            "train",
+            self,
+            precision=("fp32", "bf16"),
+            optimizer=("adamw", "adam", "sgd"),
+            decays=("weights", "all"),
+            schedule=("cosine", "step"),
+            lr_rule=("none", "sqrt1024"),
+            clip_per=("all", "module"),
+        )
         for name in ("batch", "lr", "log_every", "layer_decay", "patch_embed_rate"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"train.{name}={getattr(self, name)} must be positive")

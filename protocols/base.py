@@ -6,6 +6,7 @@ how the encoder was trained, never changes it, and reads the labels of test clip
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -107,7 +108,7 @@ class Result:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class Protocol:
+class Protocol(ABC):
     """A protocol.
 
     Attributes:
@@ -136,8 +137,9 @@ class Protocol:
         if "name" in cls.__dict__:
             PROTOCOLS[cls.name] = cls
 
+    @abstractmethod
     def __call__(self, subject: Subject) -> Result:
-        raise NotImplementedError
+        """Judge the subject; its encoder is left as it was."""
 
 
 def accuracy(correct: Bool[Tensor, " test"]) -> float:

@@ -15,14 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-import matplotlib  # noqa: E402
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
-
-from reports.masks import mask_gallery  # noqa: E402
-from skeletons.errors import BadInput, command, unknown  # noqa: E402
-from sweeps.config import Config, compose  # noqa: E402
+from reports.masks import mask_gallery
+from skeletons.errors import BadInput, command, unknown
+from sweeps.config import Config, compose
 
 FIGURES: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery}
 OWN = ("figure", "out", "clip", "seed")

@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-from methods.base import method_class  # noqa: E402
-from methods.flops import encoder_flops  # noqa: E402
-from reports.tables import FORMATS, Table, as_text  # noqa: E402
-from skeletons.errors import command, unknown  # noqa: E402
-from sweeps.config import Config, compose  # noqa: E402
-from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost  # noqa: E402
+from methods.base import method_class
+from methods.flops import encoder_flops
+from reports.tables import FORMATS, Table, as_text
+from skeletons.errors import command, unknown
+from sweeps.config import Config, compose
+from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost
 
 PUBLISHED = ROOT / "reports" / "published" / "flops.csv"
 DEFAULT = ("skeletonmae", "mamp", "slim")

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-from reports.settings import settings_table  # noqa: E402
-from reports.tables import FORMATS, Table, ablation_table, as_text  # noqa: E402
-from skeletons.errors import BadInput, command, unknown  # noqa: E402
-from sweeps.records import Records, read_json, write_text  # noqa: E402
+from reports.settings import settings_table
+from reports.tables import FORMATS, Table, ablation_table, as_text
+from skeletons.errors import BadInput, command, unknown
+from sweeps.records import Records, read_json, write_text
 
 KEYS = ("table", "data", "scale", "setting", "plan", "runs", "out")
 

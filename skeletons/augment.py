@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput, check_choices
 from skeletons.randomness import Draws
 from skeletons.topology import Topology
 
@@ -77,17 +77,18 @@ class AugmentConfig:
 
     def check(self) -> None:
         """Raises BadInput for an unknown kind, or a corruption that makes no sense."""
-        for name in ("rotation", "mirroring", "scaling"):
-            if getattr(self, name) not in KINDS:
-                raise unknown(f"augment.{name}", str(getattr(self, name)), KINDS)
-        if self.mirror_per not in ("auto", "view", "clip"):
-            raise unknown("augment.mirror_per", self.mirror_per, ("auto", "view", "clip"))
+        check_choices(
+            "augment",
+            self,
+            rotation=KINDS,
+            mirroring=KINDS,
+            scaling=KINDS,
+            mirror_per=("auto", "view", "clip"),
+            scale_sides=("apart", "together"),
+            rebuild=("tree", "index"),
+        )
         if self.shear < 0:
             raise BadInput(f"augment.shear={self.shear} must not be negative")
-        if self.scale_sides not in ("apart", "together"):
-            raise unknown("augment.scale_sides", self.scale_sides, ("apart", "together"))
-        if self.rebuild not in ("tree", "index"):
-            raise unknown("augment.rebuild", self.rebuild, ("tree", "index"))
         for name in ("global_1", "global_2", "local"):
             c = getattr(self, name)
             if c.noise < 0 or not (0 <= c.noise_probability <= 1 and 0 <= c.axis_drop <= 1):

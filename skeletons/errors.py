@@ -26,6 +26,17 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> BadInput:
     return BadInput(f"unknown {kind} {given!r}; {hint}known: {', '.join(names)}")
 
 
+def check_choices(section: str, config: object, **known: Iterable[str]) -> None:
+    """Raise `BadInput` where a field of a configuration section is none of its known values.
+
+    Args:
+        known: field -> the values it may have.
+    """
+    for name, values in known.items():
+        if getattr(config, name) not in values:
+            raise unknown(f"{section}.{name}", str(getattr(config, name)), values)
+
+
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a script's `main` on its arguments and exit: with its status, with 2 and one line for bad input, or with 130
     where the user interrupts."""

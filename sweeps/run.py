@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
-from methods.base import support_matrix  # noqa: E402
-from protocols.base import protocol_class  # noqa: E402
-from skeletons.errors import command  # noqa: E402
-from sweeps.config import Config  # noqa: E402
-from sweeps.plan import Work, device_of, digest, make_plan  # noqa: E402
-from sweeps.progress import Progress  # noqa: E402
-from sweeps.records import Records, write_json  # noqa: E402
+from methods.base import support_matrix
+from protocols.base import protocol_class
+from skeletons.errors import command
+from sweeps.config import Config
+from sweeps.plan import Work, device_of, digest, make_plan
+from sweeps.progress import Progress
+from sweeps.records import Records, write_json
 
 
 def plan_name(config: Config, works: Sequence[Work]) -> str:

@@ -2,12 +2,13 @@
 
 A mask is bool (sequence, time patch, joint patch), True where hidden. A strategy is a small object
 `(context, draws) -> Mask`; it says what it needs, whether it hits the asked count exactly, and its version. A method
-says what it accepts; within that any strategy runs under any masked method. The strategies stand in
-the files of this folder.
+says what it accepts; within that any strategy runs under any masked method. The strategies stand in the
+files of this folder.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from methods.registry import import_files
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput, check_choices, unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 from skeletons.topology import Topology
@@ -73,13 +74,13 @@ class MaskingConfig:
     def check(self) -> None:
         """Raises BadInput for unknown names and shares that are none."""
         self.range()
-        for name, known in (
-            ("ratio_draw", ("uniform", "stratified")),
-            ("subsets", ("connected", "contiguous", "any")),
-            ("volume", ("constant", "free")),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(f"masking.{name}", str(getattr(self, name)), known)
+        check_choices(
+            "masking",
+            self,
+            ratio_draw=("uniform", "stratified"),
+            subsets=("connected", "contiguous", "any"),
+            volume=("constant", "free"),
+        )
         for name in ("local_probability", "global_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"masking.{name}={getattr(self, name)} must be a share, between 0 and 1")
@@ -201,7 +202,7 @@ Strategy = Callable[[MaskContext, Draws], Tensor]
 STRATEGIES: dict[str, type[Masking]] = {}
 
 
-class Masking:
+class Masking(ABC):
     """A masking strategy.
 
     Attributes:
@@ -227,8 +228,9 @@ class Masking:
         if "name" in cls.__dict__:
             STRATEGIES[cls.name] = cls
 
+    @abstractmethod
     def __call__(self, context: MaskContext, draws: Draws) -> Bool[Tensor, "sequence patch joint"]:
-        raise NotImplementedError
+        """The mask of every sequence, True where hidden."""
 
 
 def hide_lowest(score: Float[Tensor, "sequence patch joint"], context: MaskContext) -> Tensor:

@@ -184,6 +184,14 @@ def test_an_encoder_from_a_file_is_judged_beside_an_untrained_one_of_its_shape(t
     assert len({(p.parent / "encoder.safetensors").stat().st_size // 1000 for p in untrained}) == 1
 
 
+@pytest.mark.parametrize("name", ["nothing.safetensors", "text.pth"])
+def test_a_file_that_is_no_encoder_is_refused_before_anything_runs(tiny, tmp_path, name):
+    (tmp_path / "text.pth").write_text("no weights")
+    found = call([*tiny, f"encoder={tmp_path / name}"])
+    assert found.returncode == 2 and name in found.stderr and len(found.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_distillation_says_what_the_student_keeps_and_saves(tiny, tmp_path, table, capfd):
     small = ["protocol.distill.width=4", "protocol.distill.steps=4", "protocol.distill.timings=2"]
     assert run.main([*tiny, "method=mamp", "protocol=distill", *small]) == 0
