@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from methods.encoder import Encoder
 from methods.registry import import_files
 from protocols.features import extract, extract_crops, labels_of, raw_features
 from skeletons.clips import Clips
-from skeletons.errors import unknown
+from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ClipTensors, ViewConfig
 from skeletons.splits import Split, withhold
 
@@ -93,17 +93,18 @@ class Result:
     """What a protocol found.
 
     Attributes:
-        metrics: name -> value, in percent; the first one is the protocol's number in tables. Without `correct` it has
+        metrics: name -> value, in percent; the first one is the protocol's number in tables. Without `predicted` it has
             an interval over seeds only.
         recipe: in words, for the table's legend.
-        correct: which test clips are right, where that makes sense: differences are paired by it.
+        predicted: the class given to each test clip (several draws: by each), where that makes sense: differences are
+            paired by whether it is right.
         details: plain values to keep beside it, e.g. what was chosen.
-        arrays: to be drawn later, e.g. a confusion matrix.
+        arrays: to be drawn later, e.g. a map of the clips.
     """
 
     metrics: dict[str, float]
     recipe: str
-    correct: Bool[Tensor, " test"] | None = None
+    predicted: Int[Tensor, " test"] | Int[Tensor, "draw test"] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -112,39 +113,54 @@ class Protocol(ABC):
     """A protocol.
 
     Attributes:
-        name: as in `protocol.names`.
+        name: as in `protocol.names`, where an argument may follow: `NAME:ARGUMENT`.
         label: heading of its column.
+        takes: what its argument is, in words; empty where it has none.
         reads: sections and fields of the `protocol` configuration that change its result (part of its identity).
         seeded: it draws.
         raw: it can judge raw coordinates.
+        pools: it judges features as `protocol.pooling` makes them; else it pools on its own, in one way.
         version: bump when its meaning changes.
 
     Args:
         config: the `protocol` section, of which it reads what `reads` names.
+        argument: what follows the name.
+
+    Raises:
+        BadInput: settings or an argument that it cannot work with.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
+    takes: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
     raw: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
-    def __init__(self, config: Any):
-        self.config = config
+    def __init__(self, config: Any, argument: str = ""):
+        if argument and not self.takes:
+            raise BadInput(f"protocol {self.name!r} takes no argument; given {argument!r}")
+        self.config, self.argument = config, argument
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
             PROTOCOLS[cls.name] = cls
+
+    @property
+    def heading(self) -> str:
+        """Of its column in tables."""
+        return self.label
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Result:
         """Judge the subject; its encoder is left as it was."""
 
 
-def accuracy(correct: Bool[Tensor, " test"]) -> float:
-    """Percent of True."""
-    return 100 * float(correct.float().mean())
+def accuracy(predicted: Int[Tensor, "*draw test"], truth: Int[Tensor, " test"]) -> float:
+    """Percent of test clips whose class was found (several draws: their mean)."""
+    return 100 * float((predicted == truth).float().mean())
 
 
 def all_protocols() -> dict[str, type[Protocol]]:
@@ -153,12 +169,16 @@ def all_protocols() -> dict[str, type[Protocol]]:
     return PROTOCOLS
 
 
-def protocol_class(name: str) -> type[Protocol]:
-    """The protocol called `name`.
+def make_protocol(name: str, config: Any) -> Protocol:
+    """The protocol that `NAME` or `NAME:ARGUMENT` means.
+
+    Args:
+        config: the `protocol` section.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or it cannot work with its argument or its settings.
     """
-    if name not in all_protocols():
-        raise unknown("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
+    kind, _, argument = name.partition(":")
+    if kind not in all_protocols():
+        raise unknown("protocol", kind, PROTOCOLS)
+    return PROTOCOLS[kind](config, argument)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from protocols.base import Protocol, Result, Subject, accuracy
@@ -37,8 +37,8 @@ def matched(clusters: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray
 
 def clustering(
     x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"], classes: int, seed: int = 0
-) -> tuple[Bool[Tensor, " clip"], dict[str, float]]:
-    """Which clips lie in the cluster of their class, and all metrics in percent.
+) -> tuple[Int[Tensor, " clip"], dict[str, float]]:
+    """The class that each clip's cluster is matched to, and all metrics in percent.
 
     Args:
         y: true classes, for the scores alone.
@@ -49,9 +49,9 @@ def clustering(
     points, truth = F.normalize(x.double(), dim=1).numpy(), y.numpy()
     state = Draws(seed, "cluster").torch_seed() % 2**32
     clusters = KMeans(classes, n_init=STARTS, random_state=state).fit_predict(points)
-    right = torch.from_numpy(matched(clusters, truth, classes) == truth)
-    return right, {
-        "top1": accuracy(right),
+    predicted = torch.from_numpy(matched(clusters, truth, classes))
+    return predicted, {
+        "top1": accuracy(predicted, y),
         "nmi": 100 * float(normalized_mutual_info_score(truth, clusters)),
         "ari": 100 * float(adjusted_rand_score(truth, clusters)),
         "silhouette": 100 * float(silhouette_score(points, truth)),
@@ -66,6 +66,6 @@ class Cluster(Protocol):
     seeded = True
 
     def __call__(self, subject: Subject) -> Result:
-        right, metrics = clustering(subject.features[1], subject.labels[1], subject.classes, subject.seed)
+        predicted, metrics = clustering(subject.features[1], subject.labels[1], subject.classes, subject.seed)
         recipe = f"k-means, {subject.classes} clusters, best of {STARTS} starts, matched to classes; no labels used"
-        return Result(metrics, recipe, right)
+        return Result(metrics, recipe, predicted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from methods.encoder import Encoder
@@ -39,6 +39,7 @@ class Distill(Protocol):
     reads = ("probe", "distill")
     seeded = True
     raw = False
+    pools = False
 
     def __call__(self, subject: Subject) -> Result:
         assert subject.encoder is not None
@@ -54,15 +55,16 @@ class Distill(Protocol):
         found = dict(
             distil(teacher, student, subject.store, rows, subject.views, settings, subject.seed, head, classifier)
         )
-        right = self._right(subject, student, classifier)
-        metrics = {"top1": accuracy(right), "teacher_top1": accuracy(self._right(subject, teacher, head)), **found}
+        truth, predicted = subject.labels[1], self._predicted(subject, student, classifier)
+        taught = accuracy(self._predicted(subject, teacher, head), truth)
+        metrics = {"top1": accuracy(predicted, truth), "teacher_top1": taught, **found}
         fewer, faster = found["parameter_reduction"], found["speedup"]
         recipe = (
             f"student of {found['student_parameters']:,.0f} parameters ({fewer:.1f} % fewer, ASMa: 91.4 %), "
             f"{faster:.1f} times faster on this device (ASMa: 3), {settings.steps} steps; "
             f"its teacher's probe: {metrics['teacher_top1']:.1f} %"
         )
-        return Result(metrics, recipe, right)
+        return Result(metrics, recipe, predicted)
 
     @staticmethod
     def _head(subject: Subject, settings: ProbeConfig) -> nn.Linear:
@@ -72,8 +74,8 @@ class Distill(Protocol):
         return as_linear(choose(x, y, fit_rows, held_rows, subject.classes, settings, subject.seed)[0])
 
     @staticmethod
-    def _right(subject: Subject, encoder: Encoder, classifier: nn.Linear) -> Bool[Tensor, " test"]:
+    def _predicted(subject: Subject, encoder: Encoder, classifier: nn.Linear) -> Int[Tensor, " test"]:
         rows = torch.from_numpy(subject.part.test)
         features = extract(encoder, subject.store, rows, subject.views, "mean")
         with torch.no_grad():
-            return classifier.cpu()(features).argmax(1) == subject.labels[1]
+            return classifier.cpu()(features).argmax(1)

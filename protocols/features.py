@@ -1,7 +1,7 @@
 """Frozen features: the evaluation view of every clip, encoded once and kept.
 
-Persons are encoded one by one and averaged over those present; unobserved tokens are not pooled. The encoder is never
-changed: it runs in eval mode, without gradients, and its mode is put back.
+Persons are encoded one by one and pooled (see methods/persons.py); unobserved tokens are not pooled. The encoder is
+never changed: it runs in eval mode, without gradients, and its mode is put back.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from torch import Tensor
 from methods.encoder import Encoder
 from methods.persons import pooled
 from skeletons.augment import Augmentation, AugmentConfig
-from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view, resample
 
 VERSION = 1
-POOLINGS = ("mean", "cls+mean")
 RAW_FRAMES = 64
 
 
@@ -42,13 +40,13 @@ def extract(
         encoder: of the store's topology, or of another body's (its joints are matched by name).
         rows: of the store.
         views: size and crop of the evaluation view.
-        pooling: mean (patch tokens), or cls+mean (class token and mean, concatenated).
+        pooling: one of persons.POOLINGS.
 
     Returns:
         float32 on the CPU.
     """
     parts = rows.to(store.device).split(batch)
-    with _frozen(encoder, store, pooling) as frozen:
+    with frozen_on(encoder, store) as frozen:
         found = [pooled(frozen, centre_view(store, part, views, encoder.frames), pooling) for part in parts]
     return torch.cat(found).float().cpu()
 
@@ -77,7 +75,7 @@ def extract_crops(
     config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0)
     sampler = Sampler(store, config, augmentation, one_person=False)
     found = []
-    with _frozen(encoder, store, pooling) as frozen:
+    with frozen_on(encoder, store) as frozen:
         for crop in range(crops):
             for number, part in enumerate(rows.to(store.device).split(batch)):
                 draws = Draws(seed, "probe crop", crop, number, device=store.device)
@@ -86,10 +84,8 @@ def extract_crops(
 
 
 @contextmanager
-def _frozen(encoder: Encoder, store: ClipTensors, pooling: str) -> Iterator[Encoder]:
+def frozen_on(encoder: Encoder, store: ClipTensors) -> Iterator[Encoder]:
     """The encoder in eval mode, for the store's body; its mode is put back."""
-    if pooling not in POOLINGS:
-        raise unknown("pooling", pooling, POOLINGS)
     training = encoder.training
     encoder.eval()
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from protocols.base import Protocol, Result, Subject, accuracy
@@ -47,10 +47,10 @@ class Probe:
     weight: Float[Tensor, "rate class feature"]
     bias: Float[Tensor, "rate class"]
 
-    def correct(self, x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"]) -> Bool[Tensor, "rate clip"]:
-        """Which clips each rate's classifier gets right."""
+    def predict(self, x: Float[Tensor, "clip feature"]) -> Int[Tensor, "rate clip"]:
+        """The class that each rate's classifier gives each clip."""
         logits = torch.einsum("nf,rcf->rnc", (x - self.mean) * self.scale, self.weight) + self.bias[:, None]
-        return logits.argmax(-1) == y
+        return logits.argmax(-1)
 
 
 def fit(
@@ -109,7 +109,7 @@ def choose(
         (the probe, {"rate", "validation"}: what was chosen and its accuracy there in percent)
     """
     tried = fit(x[:, fit_rows], y[fit_rows], classes, list(config.rates), config, seed)
-    scores = tried.correct(x[0, held_rows], y[held_rows]).float().mean(1)
+    scores = (tried.predict(x[0, held_rows]) == y[held_rows]).float().mean(1)
     best = int(scores.argmax())
     chosen = {"rate": config.rates[best], "validation": 100 * float(scores[best])}
     return fit(x, y, classes, [config.rates[best]], config, seed), chosen
@@ -121,18 +121,17 @@ def probe(
     fit_rows: Int[Tensor, " fit"],
     held_rows: Int[Tensor, " held"],
     test: Float[Tensor, "query feature"],
-    test_labels: Int[Tensor, " query"],
     classes: int,
     config: ProbeConfig,
     seed: int = 0,
-) -> tuple[Bool[Tensor, " query"], dict[str, float]]:
-    """Choose a rate, refit, test once (see `choose`).
+) -> tuple[Int[Tensor, " query"], dict[str, float]]:
+    """Choose a rate, refit, predict the test clips once (see `choose`).
 
     Returns:
-        (which test clips are right, what was chosen)
+        (class given to each test clip, what was chosen)
     """
     final, chosen = choose(x, y, fit_rows, held_rows, classes, config, seed)
-    return final.correct(test, test_labels)[0], chosen
+    return final.predict(test)[0], chosen
 
 
 class Linear(Protocol):
@@ -148,6 +147,7 @@ class Linear(Protocol):
         x, (y, truth) = subject.crops(settings.crops), subject.labels
         fit_rows, held_rows = subject.withheld(settings.validation)
         test = subject.features[1]
-        right, chosen = probe(x, y, fit_rows, held_rows, test, truth, subject.classes, settings, subject.seed)
+        predicted, chosen = probe(x, y, fit_rows, held_rows, test, subject.classes, settings, subject.seed)
         recipe = f"SGD, {settings.epochs} epochs, {len(x)} cached view(s) a clip, rate from withheld subjects"
-        return Result({"top1": accuracy(right)}, recipe, right, {**chosen, "validation_clips": len(held_rows)})
+        chosen["validation_clips"] = len(held_rows)
+        return Result({"top1": accuracy(predicted, truth)}, recipe, predicted, chosen)

@@ -49,5 +49,5 @@ class Retrieval(Protocol):
     def __call__(self, subject: Subject) -> Result:
         metric = "euclidean" if subject.encoder is None else "cosine"
         (gallery, query), (labels, truth) = subject.features, subject.labels
-        right = retrieve(gallery, labels, query, truth, metric)
-        return Result({"top1": accuracy(right)}, f"1-NN, {metric}", right)
+        predicted = labels[nearest(query, gallery, metric)]
+        return Result({"top1": accuracy(predicted, truth)}, f"1-NN, {metric}", predicted)

@@ -1,8 +1,8 @@
 """How sure a number is.
 
 With at least three seeds: Student's t over seeds. With fewer: the bootstrap over test clips, which says how much the
-choice of clips matters and nothing of the seed; it is labelled as such. Predictions are right or wrong, so the
-bootstrap's distribution is a multinomial and is drawn from directly.
+choice of clips matters and nothing of the seed; it is labelled as such. Predictions are right or wrong, or right in a
+share of a few draws, so the bootstrap's distribution is a multinomial and is drawn from directly.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ class Estimate:
 
 
 def scores(result: dict) -> np.ndarray:
-    """(test clip), 1 where a result's prediction is right; or its one value, where it is no share of clips."""
+    """(test clip), the share of a result's draws in which its prediction is right (0 or 1 where there is one draw); or
+    its one value, where it is no share of clips."""
     if "correct" not in result:
         return np.array([result["value"] / 100])
-    return np.frombuffer(result["correct"].encode(), np.uint8).astype(np.int8) - ord("0")
+    draws = [np.frombuffer(draw.encode(), np.uint8) for draw in result["correct"]]
+    return np.mean(draws, axis=0) - ord("0")
 
 
 def estimate(values: Sequence[np.ndarray]) -> Estimate:
-    """Mean of per-clip scores (-1, 0 or 1) and its interval.
+    """Mean of per-clip scores (in [-1, 1], of few values) and its interval.
 
     Args:
         values: one array (test clip) for each seed: right or wrong, or the difference of two such.
@@ -60,8 +62,8 @@ def estimate(values: Sequence[np.ndarray]) -> Estimate:
         return Estimate(mean, np.nan, np.nan, "none", count)
     generator = np.random.default_rng(0)
     pooled = np.concatenate(list(values))
-    shares = np.array([(pooled == s).mean() for s in (-1, 0, 1)])
-    drawn = generator.multinomial(len(values[0]), shares, DRAWS) @ np.array([-1, 0, 1]) * 100 / len(values[0])
+    levels, counts = np.unique(pooled, return_counts=True)
+    drawn = generator.multinomial(len(values[0]), counts / counts.sum(), DRAWS) @ levels * 100 / len(values[0])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(mean, float(low), float(high), "clips", count)
 

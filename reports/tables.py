@@ -110,8 +110,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
 
 def label_of(plan: dict[str, Any], protocol: str) -> str:
     """A protocol's heading, as the plan has it."""
-    name = protocol.removesuffix(" native")
-    return plan["labels"].get(name, name) + protocol.removeprefix(name)
+    return plan["labels"].get(protocol, protocol)
 
 
 def _number(e: Estimate) -> str:

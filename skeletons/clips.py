@@ -78,6 +78,10 @@ class Clips:
         """int64 (clip), class of each clip, from 0."""
         return self.table["label"]
 
+    def names(self, index: np.ndarray) -> list[str]:
+        """The recordings' own names of these clips."""
+        return [str(name) for name in self.table["clip"][index]]
+
     def original(self) -> np.ndarray:
         """float32 (frame, person, joint, 3) with what was not seen set to exact zeros (the exchange format)."""
         seen = np.array(self.observed)

@@ -16,17 +16,17 @@ from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
-from protocols.base import Result, Subject, accuracy, protocol_class
+from protocols.base import Result, Subject, accuracy, make_protocol
 from protocols.features import extract
 from protocols.retrieval import retrieve
 from skeletons.augment import Augmentation
-from skeletons.clips import Clips
+from skeletons.clips import Clips, written_whole
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
-from sweeps.plan import NATIVE, RAW, Work, data_of, device_of, poolings_of, pretraining_identity
+from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity
 from sweeps.records import Records, provenance, write_json, write_text
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -43,7 +43,7 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
     """
     torch.set_num_threads(work.config.threads)
     with records.owned(work.pretraining) as folder:
-        if records.complete(work.pretraining, work.judgements):
+        if records.complete(work.pretraining, work.results):
             return
         (folder / "failure.json").unlink(missing_ok=True)
         try:
@@ -139,47 +139,70 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
 
 
 def judge(work: Work, records: Records, report: Report) -> None:
-    """Run the protocols whose results are missing; the features are extracted once."""
+    """Run the protocols whose results are missing; the features of one pooling are extracted once."""
     config, device = work.config, device_of(work.config)
-    data, part = data_of(config)
-    store, encoder = ClipTensors(data, device), None
-    if not work.raw:
-        encoder = load_encoder(records.encoder(work.pretraining), device)
-    for suffix, pooling in poolings_of(config).items():
-        subject = Subject(encoder, data, part, store, config.views, pooling, work.seed)
-        wanted = {p.removesuffix(NATIVE): j for p, j in work.judgements.items() if p.endswith(NATIVE) == bool(suffix)}
-        for name, identity in wanted.items():
-            if records.result_file(work.pretraining, identity).is_file():
-                continue
-            result = protocol_class(name)(config.protocol)(subject)
-            about = {
-                "protocol": name,
-                "identity": identity,
-                "pretraining": work.pretraining,
-                "data": data.name,
-                "fingerprint": data.fingerprint,
-                "split": part.name,
-                "pooling": RAW if work.raw else pooling,
-                "seed": work.seed,
-                "selection": "last epoch; test split read once",
-                "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-                **provenance(),
-            }
-            write_json(records.result_file(work.pretraining, identity), {**_told(result, data, part), **about})
-            report("judged", {"protocol": name + suffix, "top1": next(iter(result.metrics.values()))})
+    encoder = None if work.raw else load_encoder(records.encoder(work.pretraining), device)
+    subjects: dict[tuple[str, str], Subject] = {}
+    for key, judgement in work.judgements.items():
+        if records.result_file(work.pretraining, judgement.identity).is_file():
+            continue
+        data, part = data_of(config, judgement.target)
+        seen = judgement.target, judgement.pooling
+        if seen not in subjects:
+            same = next((s for (target, _), s in subjects.items() if target == judgement.target), None)
+            store = same.store if same else ClipTensors(data, device)
+            subjects[seen] = Subject(encoder, data, part, store, config.views, judgement.pooling, work.seed)
+        result = make_protocol(judgement.protocol, config.protocol)(subjects[seen])
+        _write(work, records, judgement, result, subjects[seen])
+        report("judged", {"protocol": key, "top1": next(iter(result.metrics.values()))})
 
 
-def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
+def _write(work: Work, records: Records, judgement: Judgement, result: Result, subject: Subject) -> None:
+    """Put a result on file, its arrays first: where there is a result, there is all of it."""
+    data, part, truth = subject.data, subject.part, subject.labels[1]
+    arrays = dict(result.arrays)
+    if result.predicted is not None:
+        arrays |= {"predicted": result.predicted.numpy(), "truth": truth.numpy()}
+    if arrays:
+        arrays["class_names"] = np.array(data.class_names)
+        with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    about = {
+        "protocol": judgement.protocol,
+        "identity": judgement.identity,
+        "pretraining": work.pretraining,
+        "data": data.name,
+        "trained_on": work.config.data.name,
+        "fingerprint": data.fingerprint,
+        "split": part.name,
+        "pooling": judgement.pooling,
+        "seed": work.seed,
+        "selection": "last epoch; test split read once",
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **provenance(),
+    }
+    if subject.encoder is not None and subject.encoder.topology != data.topology:
+        known = subject.encoder.topology.joints
+        about["joints_shared"] = [joint for joint in data.topology.joints if joint in known]
+        about["joints_unknown"] = [joint for joint in data.topology.joints if joint not in known]
+    write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, subject), **about})
+
+
+def _told(result: Result, subject: Subject) -> dict[str, Any]:
     """A protocol's result as plain values; on splits with training clips among the test clips, also without those."""
+    data, part, truth = subject.data, subject.part, subject.labels[1]
     found = {"recipe": result.recipe, **result.details, **result.metrics, "value": next(iter(result.metrics.values()))}
-    found |= {"train_clips": len(part.train), "test_clips": len(part.test)}
-    if result.correct is None:
+    neither = np.setdiff1d(np.arange(len(data)), np.concatenate([part.train, part.test]))
+    found |= {"train_clips": len(part.train), "test_clips": len(part.test), "left_out": data.names(neither)}
+    if result.predicted is None:
         return found
-    found["correct"] = "".join("1" if c else "0" for c in result.correct.tolist())
+    right = (result.predicted == truth).reshape(-1, len(truth))
+    found["correct"] = ["".join("1" if c else "0" for c in draw) for draw in right.tolist()]
     twins = data.table.get("test_identical_to_train")
     if twins is not None and twins[part.test].any():
         clean = torch.from_numpy(~twins[part.test])
-        found |= {"top1_without_twins": accuracy(result.correct[clean]), "clips_without_twins": int(clean.sum())}
+        alone = accuracy(result.predicted[..., clean], truth[clean])
+        found |= {"top1_without_twins": alone, "clips_without_twins": int(clean.sum())}
     return found
 
 

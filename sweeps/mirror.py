@@ -36,7 +36,7 @@ class Mirror:
 
     def missing(self, works: Sequence[Work]) -> list[Work]:
         """Complete works that MLflow does not show yet."""
-        return [w for w in works if w.key not in self.done and self.records.complete(w.pretraining, w.judgements)]
+        return [w for w in works if w.key not in self.done and self.records.complete(w.pretraining, w.results)]
 
     def _open(self) -> tuple[MlflowClient, str]:
         if self._client is None:
@@ -98,7 +98,7 @@ class Mirror:
             if name != "step"
         ]
         for protocol, judgement in work.judgements.items():
-            result = self.records.result(work.pretraining, judgement) or {}
+            result = self.records.result(work.pretraining, judgement.identity) or {}
             metrics += [
                 Metric(f"{protocol}_{name}", float(result[name]), now, 0)
                 for name in ("top1", "top1_without_twins", "validation")
@@ -115,7 +115,7 @@ class Mirror:
             )
         folder = self.records.run(work.pretraining)
         kept = [folder / "config.yaml", folder / "run.json", folder / "encoder.safetensors"]
-        kept += [self.records.result_file(work.pretraining, j) for j in work.judgements.values()]
+        kept += [self.records.result_file(work.pretraining, j) for j in work.results]
         for path in kept:
             if path.is_file():
                 client.log_artifact(run, str(path), _place(path))

@@ -24,20 +24,41 @@ from methods.backbone import Transformer
 from methods.base import Method, method_class, refuses
 from methods.encoder import encoder_kinds
 from methods.masking import MaskingConfig, all_strategies
+from methods.persons import POOLINGS
 from methods.released import open_encoder
 from methods.trainer import steps_in
 from protocols import features
-from protocols.base import protocol_class
+from protocols.base import make_protocol
 from skeletons import augment, clips, sampling
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import Split, split
-from sweeps.config import Config, compose, differing, select
+from sweeps.config import Config, compose, differing, options, select
 
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
+TRANSFER = {"frozen": "linear", "fine-tuned": "finetune"}
 # Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
 NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One protocol on one encoder.
+
+    Attributes:
+        identity: of its result.
+        protocol: as in `protocol.names`.
+        pooling: of the features.
+        target: data to judge on; empty means the data it was trained on.
+        heading: of its column in tables.
+    """
+
+    identity: str
+    protocol: str
+    pooling: str
+    target: str = ""
+    heading: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,8 +68,8 @@ class Work:
     Attributes:
         cell: name in the table; `untrained` and `raw` are the floors.
         pretraining: identity of the encoder ("raw" where there is none).
-        judgements: protocol -> identity of its result; "linear native" is the one by the method's own pooling, where
-            both are asked for.
+        judgements: what to judge it by; "linear native" is the one by the method's own pooling, where both are asked
+            for, "transfer:utdmhad frozen" a linear probe on other data.
         config: of this piece alone: one split, one seed.
         raw: judge raw coordinates, without an encoder.
     """
@@ -58,13 +79,18 @@ class Work:
     seed: int
     config: Config
     pretraining: str
-    judgements: dict[str, str]
+    judgements: dict[str, Judgement]
     raw: bool = False
 
     @property
     def key(self) -> str:
         """Name of this piece in the queue."""
         return f"{self.cell}/{self.split}/{self.seed}/{self.pretraining}"
+
+    @property
+    def results(self) -> list[str]:
+        """Identities of its results."""
+        return [judgement.identity for judgement in self.judgements.values()]
 
 
 def digest(content: Any) -> str:
@@ -77,11 +103,27 @@ def _opened(name: str, root: str | None, file: str | None, cache_folder: str | N
     return open_clips(DataConfig(name=name, root=root, file=file, cache=cache_folder))
 
 
-def data_of(config: Config) -> tuple[Clips, Split]:
-    """The clips and the split of a configuration; opened once in a process."""
-    d = config.data
+def data_of(config: Config, target: str = "") -> tuple[Clips, Split]:
+    """The clips and the split of a configuration; opened once in a process.
+
+    Args:
+        target: other data to judge on, see `target_of`.
+    """
+    d = target_of(config, target) if target else config.data
     found = _opened(d.name, d.root, d.file, d.cache)
     return found, split(found, d.split)
+
+
+@cache
+def _named(target: str) -> DataConfig:
+    return compose([f"data={target}"]).data
+
+
+def target_of(config: Config, target: str) -> DataConfig:
+    """The data that a transfer goes to, by its own default split, from the same folders; `NAME@SPLIT` says another."""
+    name, _, part = target.partition("@")
+    found = _named(name)
+    return replace(found, root=config.data.root, cache=config.data.cache, split=part or found.split)
 
 
 def device_of(config: Config) -> str:
@@ -162,9 +204,10 @@ def given_identity(config: Config) -> str:
     return digest({"file": hashlib.sha256(Path(config.encoder).read_bytes()).hexdigest()})
 
 
-def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, pooling: str) -> str:
-    """Identity of a protocol's result on one encoder."""
-    judge = protocol_class(protocol)
+def judgement(config: Config, protocol: str, pooling: str, target: str = "", raw: bool = False) -> Judgement:
+    """A protocol on the encoder that a configuration makes."""
+    judge = make_protocol(protocol, config.protocol)
+    data, part = data_of(config, target)
     content = {
         "protocol": protocol,
         "version": judge.version,
@@ -173,11 +216,11 @@ def judgement_identity(config: Config, protocol: str, data: Clips, part: Split, 
         **{name: differing(select(config.protocol, name), None) for name in judge.reads},
         "data": data.fingerprint,
         "split": part.name,
-        "pooling": pooling,
+        "pooling": RAW if raw else pooling,
         "test_crop": config.views.test_crop,
         "seed": config.seeds[0] if judge.seeded else None,
     }
-    return digest(content)
+    return Judgement(digest(content), protocol, RAW if raw else pooling, target, judge.heading)
 
 
 def poolings_of(config: Config) -> dict[str, str]:
@@ -188,19 +231,33 @@ def poolings_of(config: Config) -> dict[str, str]:
     return {"": native if wanted == "native" else wanted}
 
 
+def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
+    """Everything an encoder is judged by. A transfer is judged twice, frozen and fine-tuned, always.
+
+    Args:
+        raw: raw coordinates are judged, where a protocol can.
+    """
+    found: dict[str, Judgement] = {}
+    for suffix, pooling in poolings_of(config).items():
+        for name in config.protocol.names:
+            kind, _, target = name.partition(":")
+            for key, protocol in TRANSFER.items() if kind == "transfer" else (("", name),):
+                judge = make_protocol(protocol, config.protocol)
+                if (raw and not judge.raw) or (suffix and not judge.pools):
+                    continue
+                one = judgement(config, protocol, pooling, target if key else "", raw)
+                heading = f"{key} on {target}" if key else one.heading
+                found[" ".join(filter(None, (name, key))) + suffix] = replace(one, heading=heading + suffix)
+    return found
+
+
 def _work(cell: str, config: Config, raw: bool = False) -> Work:
     data, part = data_of(config)
     if raw:
         identity = RAW
     else:
         identity = given_identity(config) if config.encoder else pretraining_identity(config, data, part)[0]
-    judgements = {
-        protocol + suffix: judgement_identity(config, protocol, data, part, RAW if raw else pooling)
-        for suffix, pooling in poolings_of(config).items()
-        for protocol in config.protocol.names
-        if protocol_class(protocol).raw or not raw
-    }
-    return Work(cell, part.name, config.seeds[0], config, identity, judgements, raw)
+    return Work(cell, part.name, config.seeds[0], config, identity, judgements_of(config, raw), raw)
 
 
 def _check(config: Config) -> None:
@@ -216,8 +273,14 @@ def _check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.check()
-    if config.protocol.pooling not in ("native", "both", *features.POOLINGS):
-        raise unknown("protocol.pooling", config.protocol.pooling, ("native", "both", *features.POOLINGS))
+    for name in config.protocol.names:
+        kind, _, target = name.partition(":")
+        if kind != "transfer":
+            make_protocol(name, config.protocol)
+        elif target.partition("@")[0] not in options("data"):
+            raise unknown("transfer target", target, options("data"))
+    if config.protocol.pooling not in ("native", "both", *POOLINGS):
+        raise unknown("protocol.pooling", config.protocol.pooling, ("native", "both", *POOLINGS))
     if config.views.frames % config.backbone.patch:
         raise BadInput(
             f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"

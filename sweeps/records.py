@@ -1,5 +1,5 @@
 """What was done, as files: `runs/<id>/{config.yaml, run.json, metrics.jsonl, encoder.safetensors}` and
-`runs/<id>/eval/<protocol id>/result.json`. Each appears whole or not at all; these files are the truth."""
+`runs/<id>/eval/<protocol id>/{arrays.npz, result.json}`. Each appears whole or not at all; they are the truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -52,9 +52,13 @@ class Records:
         """Why a run failed, None if it did not."""
         return read_json(self.run(identity) / "failure.json")
 
-    def complete(self, identity: str, judgements: dict[str, str]) -> bool:
+    def arrays_file(self, identity: str, judgement: str) -> Path:
+        """What a protocol found as arrays: `predicted` and `truth` of the test clips, and its own."""
+        return self.run(identity) / "eval" / judgement / "arrays.npz"
+
+    def complete(self, identity: str, judgements: Iterable[str]) -> bool:
         """Every protocol's result is there."""
-        return all(self.result_file(identity, j).is_file() for j in judgements.values())
+        return all(self.result_file(identity, j).is_file() for j in judgements)
 
     def plan_file(self, name: str) -> Path:
         """Where a plan lies: which runs and results fill a table."""

@@ -23,7 +23,6 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
 from methods.base import support_matrix
-from protocols.base import protocol_class
 from skeletons.errors import command
 from sweeps.config import Config
 from sweeps.plan import Work, device_of, digest, make_plan
@@ -48,7 +47,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "title": config.ablation.title or f"{config.method.name} on {config.data.name}",
             "source": config.ablation.source,
             "differs": config.ablation.differs,
-            "labels": {name: protocol_class(name).label for name in config.protocol.names},
+            "labels": {key: j.heading for w in works for key, j in w.judgements.items()},
             "reference": config.ablation.reference,
             "data": config.data.name,
             "scale": config.scale,
@@ -60,7 +59,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
                     "split": w.split,
                     "seed": w.seed,
                     "pretraining": w.pretraining,
-                    "judgements": w.judgements,
+                    "judgements": {key: j.identity for key, j in w.judgements.items()},
                 }
                 for w in works
             ],
@@ -89,7 +88,7 @@ def main(command: Sequence[str]) -> int:
         return 0
     config, works = make_plan(command)
     records = Records(config.runs)
-    missing = [w for w in works if not records.complete(w.pretraining, w.judgements)]
+    missing = [w for w in works if not records.complete(w.pretraining, w.results)]
     if config.dry:
         show_plan(works, missing, records)
         return 0

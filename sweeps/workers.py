@@ -14,13 +14,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.config import from_yaml, to_yaml
 from sweeps.execute import execute
-from sweeps.plan import Work
+from sweeps.plan import Judgement, Work
 from sweeps.records import Records
 
 if TYPE_CHECKING:
@@ -60,13 +61,15 @@ def enqueue(study: Study, works: Sequence[Work], records: Records) -> None:
             told: dict[str, Any] = {"key": work.key, "pretraining": work.pretraining, "config": to_yaml(work.config)}
             told |= {"cell": work.cell, "split": work.split, "raw": work.raw}
             params = {"cell": work.cell, "split": work.split, "seed": work.seed}
-            study.enqueue_trial(params, user_attrs={**told, "judgements": work.judgements})
+            told["judgements"] = {name: asdict(judgement) for name, judgement in work.judgements.items()}
+            study.enqueue_trial(params, user_attrs=told)
 
 
 def _work_of(trial: Trial) -> Work:
     a = trial.user_attrs
     config = from_yaml(a["config"])
-    return Work(a["cell"], a["split"], config.seeds[0], config, a["pretraining"], a["judgements"], a["raw"])
+    judgements = {key: Judgement(**fields) for key, fields in a["judgements"].items()}
+    return Work(a["cell"], a["split"], config.seeds[0], config, a["pretraining"], judgements, a["raw"])
 
 
 def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], None]) -> None:
@@ -87,8 +90,8 @@ def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], Non
             study.tell(trial, state=TrialState.FAIL)
             tell(("failed", work.key, {"reason": str(error) or type(error).__name__}))
             continue
-        scores = [records.result(work.pretraining, j) for j in work.judgements.values()]
-        study.tell(trial, scores[0]["top1"] if scores and scores[0] else 0.0)
+        scores = [records.result(work.pretraining, j) for j in work.results]
+        study.tell(trial, scores[0]["value"] if scores and scores[0] else 0.0)
         tell(("finished", work.key, {}))
 
 

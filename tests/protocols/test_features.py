@@ -13,7 +13,7 @@ from methods.encoder import Encoder, EncoderConfig
 from protocols.features import extract, extract_crops, labels_of, raw_features
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
-from skeletons.sampling import ClipTensors, ViewConfig
+from skeletons.sampling import ClipTensors, ViewConfig, centre_view
 from skeletons.topology import KINECT_V1, KINECT_V2
 
 VIEWS = ViewConfig(frames=16)
@@ -149,3 +149,37 @@ def test_raw_features_are_the_centred_coordinates_of_the_whole_clip(store, clips
         for t, frame in ((0, first), (63, last)):
             expected = (clips.frames[frame] - clips.origin[i]) * clips.present[i][:, None, None]
             torch.testing.assert_close(raw[i, :, t], torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
+def two_bodies(store: ClipTensors, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of each body alone, (slot, clip, feature), also of those that are not there; and who is."""
+    view = centre_view(store, everything(store), VIEWS)
+    with torch.no_grad():
+        slots = [encoder.eval()(view.joints[:, slot]).patches.mean((1, 2)) for slot in range(2)]
+    return torch.stack(slots), view.present
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "sum", "concat", "mamp"])
+def test_persons_are_pooled_as_papers_do(encoder, clips, pooling):
+    whole = ClipTensors(replace(clips, observed=np.ones_like(clips.observed)))
+    (first, second), present = two_bodies(whole, encoder)
+    both = present.all(1, keepdim=True)
+    nobody = torch.zeros_like(second)
+    expected = {
+        "mean": torch.where(both, (first + second) / 2, first),
+        "max": torch.where(both, first.maximum(second), first),
+        "sum": torch.where(both, first + second, first),
+        "concat": torch.cat([first, torch.where(both, second, nobody)], 1),
+        "mamp": (first + second) / 2,
+    }[pooling]
+    found = extract(encoder, whole, everything(whole), VIEWS, pooling)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert both.any() and not both.all()
+    named = extract(encoder, whole, everything(whole), VIEWS, f"mean/{pooling}")
+    assert torch.equal(found, named)
+
+
+def test_tokens_and_persons_are_pooled_apart(encoder, store):
+    plain, joined = (extract(encoder, store, everything(store), VIEWS, p) for p in ("concat", "cls+mean/concat"))
+    assert joined.shape[1] == 2 * plain.shape[1]
+    torch.testing.assert_close(joined[:, 16:32], plain[:, :16])

@@ -39,12 +39,12 @@ def test_two_seeds_are_too_few_for_an_interval_over_seeds():
 
 
 def test_differences_are_paired_by_clip():
-    same = {0: {"correct": "1100" * 50}}
+    same = {0: {"correct": ["1100" * 50]}}
     assert difference(same, same).half == 0
-    other = {0: {"correct": "1010" * 50}}
+    other = {0: {"correct": ["1010" * 50]}}
     gap = difference(same, other)
     assert gap.mean == 0 and gap.half > 5 and not gap.excludes_zero()
-    assert difference(same, {1: {"correct": "1"}}) is None
+    assert difference(same, {1: {"correct": ["1"]}}) is None
 
 
 def test_the_published_numbers_of_table_6_are_there():
@@ -102,7 +102,7 @@ def runs(tmp_path):
         },
     )
     for i, correct in ((0, "1110"), (3, "1000")):
-        result = {"top1": 100 * correct.count("1") / 4, "correct": correct, "protocol": "retrieval", "data": "demo"}
+        result = {"top1": 100 * correct.count("1") / 4, "correct": [correct], "protocol": "retrieval", "data": "demo"}
         result |= {"fingerprint": "f", "split": "xsub", "pooling": "mean", "recipe": "1-NN", "selection": "last"}
         write_json(records.result_file(f"p{i}", "j"), result | {"train_clips": 4, "test_clips": 4})
     write_json(records.run("p2") / "failure.json", {"reason": "out of memory"})

@@ -123,7 +123,7 @@ def test_a_grid_crosses_its_values(tiny):
         (["data.split=xsubb"], "has no split"),
         (["grid.masking.ratio=0.5,,"], "grid.KEY"),
         (["splits=[xsub,nothing]"], "has no split"),
-        (["protocol.pooling=max"], "pooling"),
+        (["protocol.pooling=median"], "pooling"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_before_anything_runs(tiny, overrides, message):
