@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from methods.base import method_class
 from methods.flops import encoder_flops
-from reports.tables import FORMATS, Table, as_text
+from reports.formats import FORMATS, Table, as_text
 from skeletons.errors import command, unknown
 from sweeps.config import Config, compose
 from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost

@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
 
+from reports.formats import FORMATS, Table, as_text
 from reports.settings import settings_table
-from reports.tables import FORMATS, Table, ablation_table, as_text
+from reports.tables import ablation_table
 from skeletons.errors import BadInput, command, unknown
 from sweeps.records import Records, read_json, write_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from methods.base import all_methods, method_class
-from reports.tables import Table
+from reports.formats import Table
 from sweeps.config import Config, compose, options
 from sweeps.costs import CLIPS, JOINTS, cost
 

@@ -1,65 +1,55 @@
 """A plan's table: what was measured beside what was published, never mixed up with it.
 
 Rows are cells; the floors (untrained encoder, raw coordinates) stand below. Every measured number has its interval, and
-the difference to the reference cell is paired, seed by seed and clip by clip.
+the difference to the reference cell is paired, seed by seed and clip by clip. Where the splits are folds, their test
+clips are put together.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from reports.formats import Table
 from reports.intervals import Estimate, difference, estimate, scores
+from reports.literature import published_columns, what_is_published
 from sweeps.records import Records
 
-PUBLISHED = Path(__file__).resolve().parent / "published"
-MISSPELT = {"ptsl": "pstl"}  # in SLiM's tables
 FLOORS = {"untrained": "untrained encoder", "raw": "raw coordinates"}
+Results = dict[tuple[str, str, str], dict[int, dict]]  # (cell, split, protocol) -> seed -> result
 
 
-@dataclass
-class Table:
-    """Strings in rows and columns, with a title above and notes below."""
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str] = field(default_factory=list)
-    rule_before: int | None = None  # a line separates the rows from here on (the floors)
-
-
-def published_cells(ablation: str, source: str = "") -> dict[str, dict[str, str]]:
-    """cell -> its published accuracies: the ablation's rows of ablations.csv, or else the methods' linear probes in the
-    table of accuracies.csv that `source` names, e.g. "SLiM (arXiv 2603.10648), Table 2"."""
-    with open(PUBLISHED / "ablations.csv", newline="") as file:
-        found = {row["cell"]: row for row in csv.DictReader(file) if row["ablation"] == ablation}
-    if found or not ablation:
-        return found
-    with open(PUBLISHED / "accuracies.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            if (row["protocol"], row["dataset"]) == (
-                "linear",
-                "ntu60",
-            ) and source == f"{row['source']}, Table {row['table']}":
-                cell = row["method"].lower().replace("-", "")
-                one = found.setdefault(MISSPELT.get(cell, cell), {"cell_inferred": "no"})
-                one[f"ntu60_{row['split']}_top1"] = row["value"]
-    return found
-
-
-def results_of(plan: dict[str, Any], records: Records) -> dict[tuple[str, str, str], dict[int, dict]]:
-    """(cell, split, protocol) -> seed -> result, as far as there are any."""
-    found: dict[tuple[str, str, str], dict[int, dict]] = {}
+def results_of(plan: dict[str, Any], records: Records) -> Results:
+    """What there is of a plan's results."""
+    found: Results = {}
     for work in plan["works"]:
         for protocol, judgement in work["judgements"].items():
             result = records.result(work["pretraining"], judgement)
             if result is not None:
                 found.setdefault((work["cell"], work["split"], protocol), {})[work["seed"]] = result
     return found
+
+
+def folds_together(results: Results, splits: list[str]) -> tuple[Results, list[str]]:
+    """Results of all folds as those of one split, clips end to end, where every split is a fold; seeds that lack a fold
+    are left out.
+
+    Returns:
+        (results, splits)
+    """
+    if len(splits) < 2 or not all(s.startswith("fold:") for s in splits):
+        return results, splits
+    together = f"{len(splits)} folds"
+    found: Results = {}
+    for cell, protocol in dict.fromkeys((c, p) for c, _, p in results):
+        parts = [results.get((cell, split, protocol), {}) for split in splits]
+        for seed in set.intersection(*(set(part) for part in parts)):
+            each = [part[seed] for part in parts]
+            one = {**each[0], "split": together, "test_clips": sum(r["test_clips"] for r in each)}
+            one |= {k: sum(r[k] for r in each) / len(each) for k, v in each[0].items() if isinstance(v, float)}
+            if "correct" in each[0]:
+                one["correct"] = ["".join(draws) for draws in zip(*(r["correct"] for r in each))]
+            found.setdefault((cell, together, protocol), {})[seed] = one
+    return found, [together]
 
 
 def ablation_table(plan: dict[str, Any], records: Records) -> Table:
@@ -69,29 +59,25 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
         plan: as `sweeps/run.py` left it in runs/plans.
         records: the runs.
     """
-    results = results_of(plan, records)
+    splits = list(dict.fromkeys(w["split"] for w in plan["works"]))
+    results, splits = folds_together(results_of(plan, records), splits)
     cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if w["cell"] not in FLOORS))
     floors = [c for c in FLOORS if any(w["cell"] == c for w in plan["works"])]
-    splits = list(dict.fromkeys(w["split"] for w in plan["works"]))
     protocols = list(dict.fromkeys(p for w in plan["works"] for p in w["judgements"]))
-    published = published_cells(plan["ablation"], plan["source"])
+    published = published_columns(plan["ablation"], plan["source"])
     reference = plan["reference"] if plan["reference"] in cells else ""
     differs = {**FLOORS, **plan["differs"]}
 
-    columns = ["cell", *(["what differs"] if plan["differs"] else [])]
-    columns += ["published X-Sub", "published X-View"] if published else []
+    columns = ["cell", *(["what differs"] if plan["differs"] else []), *published]
     for split in splits:
         for protocol in protocols:
             columns.append(f"{label_of(plan, protocol)} {split}")
-            if reference:
-                columns.append(f"to {reference}")
+            columns += [f"to {reference}"] if reference else []
+            columns += [f"{metric} {split}" for metric in also_shown(plan, protocol)]
     rows = []
     for cell in [*cells, *floors]:
         row = [cell, *([differs.get(cell, "")] if plan["differs"] else [])]
-        if published:
-            source = published.get(cell, {})
-            mark = "*" if source.get("cell_inferred") == "yes" else ""
-            row += [f"{source[k]}{mark}" if k in source else "-" for k in ("ntu60_xsub_top1", "ntu60_xview_top1")]
+        row += [values.get(cell, "-") for values in published.values()]
         for split in splits:
             for protocol in protocols:
                 mine = results.get((cell, split, protocol))
@@ -99,18 +85,25 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
                 row.append(_number(found) if found else _hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
-                    seeds = dict.fromkeys(base, mine[0]) if mine and base and cell == "raw" else mine
+                    seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and cell == "raw" else mine
                     gap = difference(seeds, base) if seeds and base and cell != reference else None
                     row.append(_signed(gap) if gap else "")
+                row += [_mean(mine, metric) for metric in also_shown(plan, protocol)]
         rows.append(row)
     table = Table(plan["name"], plan["title"], columns, rows, rule_before=len(cells) if floors else None)
-    table.notes = _notes(plan, records, results, published)
+    table.notes = [what_is_published(published, plan["source"])] if published else []
+    table.notes += _notes(plan, records, results)
     return table
 
 
 def label_of(plan: dict[str, Any], protocol: str) -> str:
     """A protocol's heading, as the plan has it."""
     return plan["labels"].get(protocol, protocol)
+
+
+def also_shown(plan: dict[str, Any], protocol: str) -> list[str]:
+    """Names of further metrics of a protocol that the plan wants to see."""
+    return plan.get("show", {}).get(protocol.partition(":")[0].partition(" ")[0], [])
 
 
 def _number(e: Estimate) -> str:
@@ -121,6 +114,15 @@ def _signed(e: Estimate) -> str:
     return f"{e.mean:+.1f}" + (f" ±{e.half:.1f}" if e.how != "none" else "")
 
 
+def _mean(seeds: dict[int, dict] | None, metric: str) -> str:
+    """Mean over seeds of a metric beside the headline."""
+    found = [r[metric] for r in (seeds or {}).values() if metric in r]
+    if not found:
+        return "-"
+    mean = sum(found) / len(found)
+    return f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.1f}"
+
+
 def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> str:
     """What stands where a result is missing."""
     if not any(protocol in w["judgements"] for w in plan["works"] if w["cell"] == cell):
@@ -129,38 +131,14 @@ def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> s
     return "failed" if failed else "missing"
 
 
-def _notes(
-    plan: dict[str, Any],
-    records: Records,
-    results: dict[tuple[str, str, str], dict[int, dict]],
-    published: dict,
-) -> list[str]:
-    notes = []
-    if published:
-        stars = any(row["cell_inferred"] == "yes" for row in published.values())
-        inferred = "; * which cell this is was inferred" if stars else ""
-        notes.append(f"published: {plan['source']}, linear probe on NTU-60, top-1 %{inferred}")
+def _notes(plan: dict[str, Any], records: Records, results: Results) -> list[str]:
     one = [r for by_seed in results.values() for r in by_seed.values()]
-    for split in dict.fromkeys(r["split"] for r in one):
-        some = next(r for r in one if r["split"] == split)
-        notes.append(
-            f"measured: data {some['data']} ({some['fingerprint']}), split {split}: {some['train_clips']} training and "
-            f"{some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
-        )
-        twins = [(c, p, by) for (c, s, p), by in results.items() if s == split]
-        shown = [
-            f"{c} {label_of(plan, p)} {sum(r['top1_without_twins'] for r in by.values()) / len(by):.1f}"
-            for c, p, by in twins
-            if all("top1_without_twins" in r for r in by.values())
-        ]
-        if shown:
-            clips = next(r["clips_without_twins"] for r in one if "clips_without_twins" in r)
-            notes.append(f"on the {clips} test clips of {split} without an identical training clip: {', '.join(shown)}")
-    native = any(p.endswith(" native") for _, _, p in results)
-    for protocol in dict.fromkeys(r["protocol"] for r in one):
-        some = next(r for r in one if r["protocol"] == protocol and r["pooling"] != "raw") if one else {}
-        pooling = some["pooling"] if not native else "mean of patch tokens; native: the method's own (class token)"
-        notes.append(f"{label_of(plan, protocol)}: {some['recipe']}, pooling {pooling}; {some['selection']}")
+    notes = _data_notes(plan, results, one)
+    for key in dict.fromkeys(p for _, _, p in results):
+        known = [r for (_, _, p), by_seed in results.items() if p == key for r in by_seed.values()]
+        some = next((r for r in known if r["pooling"] != "raw"), known[0])
+        own = " (the method's own)" if key.endswith(" native") else ""
+        notes.append(f"{label_of(plan, key)}: {some['recipe']}, pooling {some['pooling']}{own}; {some['selection']}")
     seeds = sorted({w["seed"] for w in plan["works"]})
     how = (
         "Student's t over seeds" if len(seeds) >= 3 else "bootstrap over test clips (too few seeds for one over seeds)"
@@ -180,70 +158,28 @@ def _notes(
     return notes
 
 
-def as_text(table: Table) -> str:
-    """For the terminal."""
-    widths = [max(len(r[i]) for r in [table.columns, *table.rows]) for i in range(len(table.columns))]
-
-    def line(cells: list[str]) -> str:
-        texts = (c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
-        return "  ".join(texts).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [line(r) for r in table.rows]
-    if table.rule_before is not None:
-        body.insert(table.rule_before, rule)
-    return "\n".join([table.title, rule, line(table.columns), rule, *body, rule, *table.notes]) + "\n"
-
-
-def as_markdown(table: Table) -> str:
-    """GitHub's tables."""
-    lines = [f"### {table.title}", "", "| " + " | ".join(table.columns) + " |"]
-    lines.append("|" + "|".join("---" if i < 2 else "---:" for i in range(len(table.columns))) + "|")
-    lines += ["| " + " | ".join(r) + " |" for r in table.rows]
-    return "\n".join([*lines, "", *(f"- {n}" for n in table.notes)]) + "\n"
-
-
-def as_csv(table: Table) -> str:
-    """Columns and rows; the notes as comment lines at the end."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.columns, *table.rows])
-    return out.getvalue() + "".join(f"# {n}\n" for n in table.notes)
-
-
-_TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "$": r"\$", "~": r"\textasciitilde{}"}
-
-
-def as_latex(table: Table) -> str:
-    """A booktabs table."""
-
-    def tex(text: str) -> str:
-        return "".join(_TEX.get(c, c) for c in text)
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(map(tex, cells)) + r" \\"
-
-    body = [line(r) for r in table.rows]
-    if table.rule_before is not None:
-        body.insert(table.rule_before, r"\midrule")
-    align = "".join("l" if i < 2 else "r" for i in range(len(table.columns)))
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs}",
-            *(f"% {n}" for n in table.notes),
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{tex(table.title)}}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            line(table.columns),
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
+def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list[str]:
+    """What was judged on: each set and split, the joints a transfer shares, the clips without a twin."""
+    notes = []
+    for data, split in dict.fromkeys((r["data"], r["split"]) for r in one):
+        some = next(r for r in one if (r["data"], r["split"]) == (data, split))
+        trained = f", trained on {some['trained_on']}" if some.get("trained_on", data) != data else ""
+        notes.append(
+            f"measured: data {data} ({some['fingerprint']}){trained}, split {split}: {some['train_clips']} training "
+            f"and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
+        )
+        shared = next((r for r in one if r["data"] == data and "joints_shared" in r), None)
+        if shared:
+            unknown = ", ".join(shared["joints_unknown"]) or "none"
+            notes.append(
+                f"joints of {data} known by name: {len(shared['joints_shared'])}; embedded as a neighbour: {unknown}"
+            )
+        shown = [
+            f"{cell} {label_of(plan, protocol)} {sum(r['top1_without_twins'] for r in by.values()) / len(by):.1f}"
+            for (cell, _, protocol), by in results.items()
+            if all(r["data"] == data and r["split"] == split and "top1_without_twins" in r for r in by.values())
         ]
-    )
-
-
-FORMATS = {"txt": as_text, "md": as_markdown, "csv": as_csv, "tex": as_latex}
+        if shown:
+            clips = next(r["clips_without_twins"] for r in one if r["data"] == data and "clips_without_twins" in r)
+            notes.append(f"on the {clips} test clips of {data} without an identical training clip: {', '.join(shown)}")
+    return notes

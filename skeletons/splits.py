@@ -82,6 +82,17 @@ def _training(clips: Clips, name: str) -> np.ndarray:
     return ~np.isin(values, members) if column_name == "fold" else np.isin(values, members)
 
 
+def folds(clips: Clips) -> list[int]:
+    """The folds of this data, for `fold:K`.
+
+    Raises:
+        BadInput: it has none.
+    """
+    if "fold" not in clips.table:
+        raise BadInput(f"data {clips.name} has no folds; its splits: {available(clips)}")
+    return sorted(set(clips.table["fold"].tolist()))
+
+
 def withhold(clips: Clips, train: np.ndarray, share: float = 0.25, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Cut a validation part of whole subjects out of the training clips, for choosing hyper-parameters.
 

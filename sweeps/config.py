@@ -58,6 +58,7 @@ class AblationConfig:
         differs: cell -> the same in words, for the table.
         reference: the cell that the others are compared with.
         floors: add the untrained encoder and raw coordinates.
+        show: protocol -> its further metrics that the table has a column for, beside its headline.
     """
 
     name: str = ""
@@ -68,6 +69,7 @@ class AblationConfig:
     differs: dict[str, str] = field(default_factory=dict)
     reference: str = ""
     floors: bool = True
+    show: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Config:
         setting, scale: names of the chosen groups, for the record.
         budget: the cost that a table's cells share: clips, flops or seconds (see sweeps/budget.py).
         seeds: one run of each cell for each seed.
-        splits: splits to run; empty means `data.split` alone.
+        splits: splits to run; empty means `data.split` alone, `[folds]` every fold of the data.
         device: auto, cpu, cuda or cuda:N.
         threads: of each run; 1 and 2 threads differ in the last bits, so this is part of a run's identity.
         workers: processes; 0 means as many as the machine's cores allow with so many threads each.

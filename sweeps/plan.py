@@ -33,7 +33,7 @@ from skeletons import augment, clips, sampling
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
 from skeletons.sources import DataConfig, open_clips
-from skeletons.splits import Split, split
+from skeletons.splits import Split, folds, split
 from sweeps.config import Config, compose, differing, options, select
 
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
@@ -314,6 +314,14 @@ def as_given(config: Config) -> Config:
     return replace(config, backbone=encoder.config, views=replace(config.views, frames=encoder.frames))
 
 
+def splits_of(config: Config) -> list[str]:
+    """Splits to run; `folds` stands for every fold of the data."""
+    found: list[str] = []
+    for name in config.splits or [config.data.split]:
+        found += [f"fold:{k}" for k in folds(data_of(config)[0])] if name == "folds" else [name]
+    return found
+
+
 def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """The configuration of the command line, and every piece of work it asks for, floors first.
 
@@ -341,7 +349,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         method = method_class(UNTRAINED).Config(name=UNTRAINED, pooling=reference.method.pooling)
         floors[UNTRAINED] = replace(reference, method=method, encoder="")
     works = []
-    for name in config.splits or [config.data.split]:
+    for name in splits_of(config):
         data = replace(config.data, split=name)
         if config.ablation.floors:
             works.append(_work(RAW, replace(config, data=data), raw=True))

@@ -49,6 +49,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "differs": config.ablation.differs,
             "labels": {key: j.heading for w in works for key, j in w.judgements.items()},
             "reference": config.ablation.reference,
+            "show": config.ablation.show,
             "data": config.data.name,
             "scale": config.scale,
             "setting": config.setting,

@@ -25,7 +25,7 @@ from methods.flops import (
 from methods.prototypes import CHUNK, HeadConfig, PrototypeHead, prototype_cross_entropy
 from reports import flops
 from reports.flops import cost
-from reports.tables import as_text
+from reports.formats import as_text
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI, Topology
 from sweeps.config import Config, compose

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from reports.formats import Table, as_csv, as_latex, as_markdown, as_text
 from reports.intervals import difference, estimate
+from reports.literature import published_columns, what_is_published
 from reports.make import main
-from reports.tables import Table, ablation_table, as_csv, as_latex, as_markdown, as_text, published_cells
+from reports.tables import ablation_table, folds_together
 from sweeps.records import Records, write_json
 
+SLIM = "SLiM (arXiv 2603.10648)"
 TABLE = Table(
     "t", "A & B", ["cell", "what differs", "1-NN"], [["a_b", "x", "50.0 ±2.0"], ["raw", "", "40.0"]], ["note 5 %"], 1
 )
@@ -48,8 +51,9 @@ def test_differences_are_paired_by_clip():
 
 
 def test_the_published_numbers_of_table_6_are_there():
-    cells = published_cells("stm")
-    assert cells["dual"]["ntu60_xsub_top1"] == "87.7" and cells["no-global"]["cell_inferred"] == "yes"
+    columns = published_columns("stm")
+    assert list(columns) == ["published X-Sub", "published X-View"]
+    assert columns["published X-Sub"]["dual"] == "87.7" and columns["published X-Sub"]["no-global"] == "75.3*"
 
 
 def test_text_fits_columns_and_separates_the_floors():
@@ -130,8 +134,47 @@ def test_the_command_writes_every_format_and_refuses_unknown_arguments(runs, tmp
         main([f"runs={runs.root}", "table=saa"])
 
 
-def test_published_probes_of_methods_stand_beside_their_cells():
-    cells = published_cells("methods", "SLiM (arXiv 2603.10648), Table 2")
-    assert (cells["mamp"]["ntu60_xsub_top1"], cells["mamp"]["ntu60_xview_top1"]) == ("84.9", "89.1")
-    assert cells["sjepa"]["ntu60_xsub_top1"] == "85.3" and cells["pstl"]["ntu60_xsub_top1"] == "77.3"
-    assert published_cells("masking", "") == {} and published_cells("", "") == {}
+def test_published_numbers_of_methods_stand_beside_their_cells():
+    columns = published_columns("methods", f"{SLIM}, Table 2")
+    assert [columns[f"published {split}"]["mamp"] for split in ("X-Sub", "X-View")] == ["84.9", "89.1"]
+    assert columns["published X-Sub"]["sjepa"] == "85.3" and columns["published X-Sub"]["pstl"] == "77.3"
+    assert published_columns("masking", "") == {} and published_columns("", "") == {}
+
+
+def test_published_numbers_of_few_labels_and_of_transfer_have_a_column_each():
+    semi = published_columns("semi", f"{SLIM}, Table 3")
+    assert semi["published 1 % X-Sub"]["mamp"] == "66.0" and semi["published 10 % X-View"]["slim"] == "91.9"
+    assert published_columns("retrieval", f"{SLIM}, Table 4")["published X-View"]["slim"] == "89.9"
+    moved = published_columns("transfer", f"{SLIM}, Table 8")
+    assert moved["published NTU-60 to PKU-MMD II"]["mamp"] == "70.6"
+    assert "almost certainly fine-tuned" in what_is_published(moved, f"{SLIM}, Table 8")
+    assert "share of NTU-60's labels" in what_is_published(semi, f"{SLIM}, Table 3")
+
+
+def folded(draws: list[str]) -> dict:
+    return {"correct": draws, "top1": 100 * draws[0].count("1") / len(draws[0]), "test_clips": len(draws[0])}
+
+
+def test_folds_are_put_together_clip_by_clip():
+    found = {("a", "fold:0", "p"): {0: folded(["110"])}, ("a", "fold:1", "p"): {0: folded(["0"]), 1: folded(["1"])}}
+    results, splits = folds_together(found, ["fold:0", "fold:1"])
+    assert splits == ["2 folds"] and set(results["a", "2 folds", "p"]) == {0}  # seed 1 has one fold alone
+    assert results["a", "2 folds", "p"][0]["correct"] == ["1100"]
+    assert results["a", "2 folds", "p"][0]["test_clips"] == 4
+    assert folds_together(found, ["fold:0"]) == (found, ["fold:0"])
+    assert folds_together(found, ["xsub", "fold:0"]) == (found, ["xsub", "fold:0"])
+
+
+def test_further_metrics_and_other_data_have_their_place(runs):
+    import json
+
+    plan = json.loads(runs.plan_file("plan").read_text()) | {"show": {"retrieval": ["map100", "parameters"]}}
+    path = runs.result_file("p0", "j")
+    told = {"map100": 12.34, "parameters": 12345.0, "trained_on": "irds"}
+    told |= {"joints_shared": ["head"], "joints_unknown": ["neck"]}
+    write_json(path, json.loads(path.read_text()) | told)
+    table = ablation_table(plan, runs)
+    row = dict(zip(table.columns, table.rows[0]))
+    assert row["map100 xsub"] == "12.3" and row["parameters xsub"] == "12,345"
+    assert any("data demo (f), trained on irds" in note for note in table.notes)
+    assert any("joints of demo known by name: 1; embedded as a neighbour: neck" in note for note in table.notes)
