@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -39,7 +40,7 @@ def check_choices(section: str, config: object, **known: Iterable[str]) -> None:
 
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a script's `main` on its arguments and exit: with its status, with 2 and one line for bad input, or with 130
-    where the user interrupts."""
+    where the user interrupts, quietly with 141 where nobody reads on (`... | head`)."""
     try:
         sys.exit(main(sys.argv[1:]))
     except BadInput as error:
@@ -48,3 +49,6 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        sys.exit(141)

@@ -351,8 +351,9 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     works = []
     for name in splits_of(config):
         data = replace(config.data, split=name)
-        if config.ablation.floors:
-            works.append(_work(RAW, replace(config, data=data), raw=True))
+        raw = _work(RAW, replace(config, data=data), raw=True)
+        if config.ablation.floors and raw.judgements:
+            works.append(raw)
         for seed in config.seeds:
             for cell, one in {**floors, **composed}.items():
                 works.append(_work(cell, replace(one, data=data, seeds=[seed])))

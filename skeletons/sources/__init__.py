@@ -17,7 +17,8 @@ from skeletons.topology import Topology
 
 SETS = ("irds", "nwucla", "utdmhad", "sbu")  # read from data.root/NAME.npz
 NTU = ("ntu60", "ntu120")
-SOURCES = ("demo", *SETS, *NTU, "archive")
+DEMOS = ("demo", "demo20")  # generated
+SOURCES = (*DEMOS, *SETS, *NTU, "archive")
 
 # Classes that are each other's mirror image: mirroring single views would train the difference away.
 CHIRAL: dict[str, tuple[tuple[str, str], ...]] = {
@@ -39,7 +40,7 @@ class DataConfig:
     """What to read (`data=NAME` sets these).
 
     Attributes:
-        name: demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120 or archive.
+        name: demo, demo20, irds, nwucla, utdmhad, sbu, ntu60, ntu120 or archive.
         root: folder of NAME.npz for the four public sets; default ../shared/data where it exists.
         file: path of the archive for ntu60, ntu120 and archive.
         split: which clips train (see skeletons/splits.py).
@@ -76,12 +77,12 @@ def open_clips(config: DataConfig) -> Clips:
     Raises:
         BadInput: unknown name, a missing or damaged file, or content that cannot be used.
     """
-    from skeletons.sources import archive, demo, ntu_npz  # each brings its own imports
+    from skeletons.sources import archive, demo, demo20, ntu_npz  # each brings its own imports
 
     if config.name not in SOURCES:
         raise unknown("data", config.name, SOURCES)
-    if config.name == "demo":
-        spec = demo.DemoSpec()
+    if config.name in DEMOS:
+        spec = demo.DemoSpec() if config.name == "demo" else demo20.SPEC
         key: object = [demo.VERSION, asdict(spec)]
         place = "generated"
     else:
@@ -94,8 +95,8 @@ def open_clips(config: DataConfig) -> Clips:
     digest = hashlib.sha256(json.dumps([store.VERSION, config.name, key]).encode()).hexdigest()[:12]
     folder = cache / f"{config.name}-{digest}"
     if not (folder / "meta.json").is_file():
-        if config.name == "demo":
-            arrays = demo.generate(spec)
+        if config.name in DEMOS:
+            arrays = demo.generate(spec) if config.name == "demo" else demo20.generate()
             topology = _checked(arrays)
         elif config.name in NTU:
             arrays, topology = ntu_npz.read_ntu_npz(path)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from skeletons.errors import BadInput
+from skeletons.sources import demo20
 from skeletons.sources.demo import FPS, DemoSpec, generate, perform, plan
 from skeletons.sources.demo_actions import ACTIONS
 from skeletons.sources.demo_body import cast
-from skeletons.topology import KINECT_V2
+from skeletons.topology import KINECT_V1, KINECT_V2, topology_of
 
 SMALL = DemoSpec(subjects=4, repetitions=1)
 PAIRS = [k for k, action in enumerate(ACTIONS) if action.partner]
@@ -193,3 +194,11 @@ FROZEN = np.array(
         [0.191, -0.17, 2.761],
     ]
 )
+
+
+def test_demo20_shows_other_people_with_twenty_joints():
+    found, whole = demo20.generate(), generate(demo20.SPEC)
+    assert topology_of(found["joint_names"], found["parents"]) is KINECT_V1
+    at = [KINECT_V2.joints.index(joint) for joint in KINECT_V1.joints]
+    assert (found["joints"] == whole["joints"][:, :, at]).all() and len(found["label"]) == 384
+    assert hashlib.sha256(found["joints"].tobytes()).hexdigest()[:16] == "547408c478dd8af2"

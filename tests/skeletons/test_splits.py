@@ -9,7 +9,7 @@ import pytest
 
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
-from skeletons.splits import available, split, withhold
+from skeletons.splits import available, folds, split, withhold
 
 
 def with_columns(clips: Clips, name: str = "synthetic", **columns: object) -> Clips:
@@ -136,3 +136,9 @@ def test_without_subjects_to_tell_apart_clips_are_withheld(clips, columns):
 def test_a_single_training_clip_cannot_be_cut(clips):
     with pytest.raises(BadInput, match="1 training clips cannot be cut"):
         withhold(with_columns(clips, subject=[1, 2]), np.array([0]))
+
+
+def test_folds_are_named_or_refused(clips):
+    assert folds(with_columns(clips, fold=[2, 0, 1, 2, 0, 1])) == [0, 1, 2]
+    with pytest.raises(BadInput, match="has no folds"):
+        folds(with_columns(clips, subject=[1, 2]))

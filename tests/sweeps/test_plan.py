@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from skeletons.errors import BadInput
@@ -124,6 +125,8 @@ def test_a_grid_crosses_its_values(tiny):
         (["grid.masking.ratio=0.5,,"], "grid.KEY"),
         (["splits=[xsub,nothing]"], "has no split"),
         (["protocol.pooling=median"], "pooling"),
+        (["protocol.names=[retrieval:5]"], "takes no argument"),
+        (["protocol.names=[transfer:nwcla]"], "did you mean 'nwucla'"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_before_anything_runs(tiny, overrides, message):
@@ -172,3 +175,13 @@ def test_every_method_and_every_strategy_has_its_cell(tiny):
         found = {c.masking.strategy for c in masked if c.method.name == method}
         assert found >= set(all_strategies()) - {"none"}
     assert len({w.pretraining for w in works}) == len(works)
+
+
+def test_folds_stand_for_every_fold(tiny, archive, tmp_path):
+    with np.load(archive) as arrays:
+        np.savez(tmp_path / "folded.npz", **arrays, fold=arrays["subject"] % 3)
+    line = [o for o in tiny if not o.startswith("data.")] + [f"data.file={tmp_path / 'folded.npz'}"]
+    works = make_plan([*line, "method=untrained", "data.split=xsub", "splits=[folds]", "ablation.floors=false"])[1]
+    assert [w.split for w in works] == ["fold:0", "fold:1", "fold:2"]
+    with pytest.raises(BadInput, match="has no folds"):
+        make_plan([*tiny, "splits=[folds]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -202,3 +203,9 @@ def test_distillation_says_what_the_student_keeps_and_saves(tiny, tmp_path, tabl
     assert one["student_parameters"] < one["teacher_parameters"] and one["flops_ratio"] > 1
     raw = next(row for row in printed.splitlines() if row.startswith("raw "))
     assert raw.split()[-1] == "-", "raw coordinates are no encoder to distil"
+
+
+def test_who_stops_reading_gets_no_traceback(tiny):
+    line = shlex.join([sys.executable, str(ROOT / "sweeps" / "run.py"), *tiny, "dry=true"])
+    done = subprocess.run(["bash", "-c", f"{line} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=120)
+    assert done.stderr == b"" and done.returncode == 141
