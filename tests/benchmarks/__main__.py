@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, prototypes, sampling, training
+from tests.benchmarks import encoding, extraction, prototypes, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "sampling": sampling.run,
     "encoding": encoding.run,
+    "extraction": extraction.run,
     "prototypes": prototypes.run,
     "training": training.run,
 }
