@@ -50,8 +50,8 @@ class ProbeConfig:
     length: str = "100 epochs"
     batch: int = 256
     crops: int = 3
-    rates: list[float] = field(default_factory=lambda: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0])
-    decays: list[float] = field(default_factory=lambda: [0.0, 1e-4, 1e-3, 1e-2])
+    rates: list[float] = field(default_factory=lambda: [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
+    decays: list[float] = field(default_factory=lambda: [0.0, 1e-3, 1e-2])
     validation: float = 0.25
 
     def check(self) -> None:

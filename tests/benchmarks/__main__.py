@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, prototypes, sampling, training
+from tests.benchmarks import encoding, probing, prototypes, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "sampling": sampling.run,
     "encoding": encoding.run,
     "prototypes": prototypes.run,
     "training": training.run,
+    "probing": probing.run,
 }
 
 
