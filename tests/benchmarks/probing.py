@@ -20,6 +20,7 @@ from protocols.base import Subject, make_protocol
 from protocols.linear import LinearConfig
 from protocols.linear_fast import ProbeConfig, fit
 from skeletons.clips import Clips
+from skeletons.randomness import permutation
 from skeletons.sampling import ClipTensors, ViewConfig
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import Split, split
@@ -75,6 +76,11 @@ def solvers(quick: bool) -> list[dict]:
     return rows
 
 
+def some(part: Split, count: int) -> Split:
+    """So many clips of each part, drawn."""
+    return Split(part.name, *(np.sort(rows[permutation(len(rows), 0)[:count]]) for rows in (part.train, part.test)))
+
+
 def slow_and_fast(data: Clips, part: Split, config: EncoderConfig, frames: int, protocol: ProtocolConfig) -> list[dict]:
     """Both probes from clips to predictions, on one thread."""
     encoder, store = Transformer(config, data.topology, frames), ClipTensors(data)
@@ -97,11 +103,11 @@ def run(quick: bool = False) -> list[dict]:
     data = open_clips(DataConfig(name="demo"))
     part = split(data, "xsub")
     if quick:
-        part = Split(part.name, part.train[::6], part.test[::6])
+        part = some(part, 96)
         size, protocol = EncoderConfig(width=32, depth=1, heads=2), ProtocolConfig()
         protocol = replace(protocol, probe=ProbeConfig(length="10 epochs"), linear=LinearConfig(length="10 epochs"))
     else:
         size, protocol = EncoderConfig(depth=2), ProtocolConfig()
-        part = Split(part.name, part.train[::2], part.test[::2])
+        part = some(part, 288)
     torch.manual_seed(0)
     return [*many_clips(quick), *solvers(quick), *slow_and_fast(data, part, size, 16 if quick else 32, protocol)]
