@@ -158,6 +158,25 @@ class Transformer(Encoder):
             hidden: these tokens are replaced by the mask token.
             visible: encode only these tokens (flat, time-major indices).
         """
+        x, rope = self._embedded(joints, hidden, visible)
+        for block in self.blocks:
+            x = block(x, rope)
+        return self._tokens(x, joints if visible is None else None)
+
+    def last_blocks(self, joints: Float[Tensor, "sequence time joint 3"], count: int) -> list[Tokens]:
+        """Tokens after each of the last `count` blocks, through the final norm, the last block's first."""
+        x, rope = self._embedded(joints, None, None)
+        found = []
+        for left, block in zip(range(len(self.blocks) - 1, -1, -1), self.blocks):
+            x = block(x, rope)
+            if left < count:
+                found.append(self._tokens(x, joints))
+        return found[::-1]
+
+    def _embedded(
+        self, joints: Tensor, hidden: Tensor | None, visible: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Tokens before the first block, extra ones first, and the rotary position of all."""
         x = patchify(joints, self.patch)
         grid = x.shape[1:3]
         index = torch.arange(grid[0] * grid[1], device=x.device)
@@ -185,12 +204,14 @@ class Transformer(Encoder):
             x = exp0(x, self.config.curvature)
         if self.prefix is not None:
             x = torch.cat([self.prefix.expand(len(x), -1, -1).to(x.dtype), x], 1)
-        for block in self.blocks:
-            x = block(x, rope)
+        return x, rope
+
+    def _tokens(self, x: Tensor, joints: Tensor | None) -> Tokens:
+        """What a block gave, through the final norm; patches as a grid where all of the `joints` were encoded."""
         x = self.norm(x)
         patches = x[:, self.extra :]
-        if visible is None:
-            patches = patches.unflatten(1, grid)
+        if joints is not None:
+            patches = patches.unflatten(1, (joints.shape[1] // self.patch, joints.shape[2]))
         return Tokens(x[:, 0] if self.config.class_token else None, patches)
 
     def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:

@@ -176,6 +176,11 @@ class Encoder(nn.Module, ABC):
             visible: encode only these tokens (flat, time-major indices).
         """
 
+    def last_blocks(self, joints: Float[Tensor, "sequence time joint 3"], count: int) -> list[Tokens]:
+        """Tokens after each of the last `count` blocks, through the final norm, the last block's first; fewer where
+        there are not so many, and the output alone of an encoder that does not show its blocks."""
+        return [self(joints)]
+
     def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
         """Encode bodies from which joints have been removed, the same ones of all sequences: not masked, not there.
 

@@ -102,6 +102,16 @@ def over_persons(
     return slots.amax(1).masked_fill(~batch.present.any(1, keepdim=True), 0.0)  # a row without persons is zero
 
 
+def pooled_ones(
+    view: Batch, persons: str
+) -> tuple[Float[Tensor, "sequence time joint 3"], Bool[Tensor, "sequence time joint"], Int[Tensor, " sequence"]]:
+    """What to encode for a pooling of persons: joints, where they are observed, and slots, see `present_ones`."""
+    if persons != "mamp":
+        return present_ones(view)
+    at = torch.arange(view.present.numel(), device=view.joints.device)
+    return view.joints.flatten(0, 1), torch.ones_like(view.observed.flatten(0, 1)), at
+
+
 def pooled(encoder: Encoder, view: Batch, pooling: str = "mean") -> Float[Tensor, "row feature"]:
     """Features of each row of the batch: persons encoded one by one, their tokens pooled, then the persons.
 
@@ -109,11 +119,7 @@ def pooled(encoder: Encoder, view: Batch, pooling: str = "mean") -> Float[Tensor
         pooling: one of POOLINGS.
     """
     tokens_by, persons_by = parse_pooling(pooling)
-    if persons_by == "mamp":
-        at = torch.arange(view.present.numel(), device=view.joints.device)
-        joints, observed = view.joints.flatten(0, 1), torch.ones_like(view.observed.flatten(0, 1))
-    else:
-        joints, observed, at = present_ones(view)
+    joints, observed, at = pooled_ones(view, persons_by)
     tokens = encoder(joints)
     features = pool(tokens.patches, observed_patches(observed, encoder.patch))
     if tokens_by == "cls+mean" and tokens.cls is not None:

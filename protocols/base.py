@@ -136,7 +136,7 @@ class Protocol(ABC):
     reads: ClassVar[tuple[str, ...]] = ()
     seeded: ClassVar[bool] = False
     raw: ClassVar[bool] = True
-    pools: ClassVar[bool] = True
+    pools: bool = True
     version: ClassVar[int] = 1
 
     def __init__(self, config: Any, argument: str = ""):

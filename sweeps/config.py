@@ -19,7 +19,8 @@ from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
-from protocols.linear import ProbeConfig
+from protocols.linear import LinearConfig
+from protocols.linear_fast import ProbeConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
@@ -34,15 +35,17 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear, retrieval, cluster, distill.
+        names: protocols to run: linear_fast, linear, linear:mamp, linear:slim, linear:amr, retrieval, cluster, distill.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
-        probe: the linear probe's settings.
+        probe: the fast linear probe's settings.
+        linear: the slow one's, where they are not its recipe's.
         distill: how a small student is trained.
     """
 
-    names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
+    names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    linear: LinearConfig = field(default_factory=LinearConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 

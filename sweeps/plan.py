@@ -37,7 +37,7 @@ from skeletons.splits import Split, folds, split
 from sweeps.config import Config, compose, differing, options, select
 
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
-TRANSFER = {"frozen": "linear", "fine-tuned": "finetune"}
+TRANSFER = {"frozen": "linear_fast", "fine-tuned": "finetune"}
 # Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
 NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
 
@@ -68,8 +68,8 @@ class Work:
     Attributes:
         cell: name in the table; `untrained` and `raw` are the floors.
         pretraining: identity of the encoder ("raw" where there is none).
-        judgements: what to judge it by; "linear native" is the one by the method's own pooling, where both are asked
-            for, "transfer:utdmhad frozen" a linear probe on other data.
+        judgements: what to judge it by; "linear_fast native" is the one by the method's own pooling, where both are
+            asked for, "transfer:utdmhad frozen" a linear probe on other data.
         config: of this piece alone: one split, one seed.
         raw: judge raw coordinates, without an encoder.
     """

@@ -67,7 +67,7 @@ class Progress:
         from rich.table import Table
 
         table = Table(title=f"{self.done} of {self.total} done, {time.monotonic() - self.began:.0f} s")
-        for column in ("cell", "split", "seed", "step", "loss", "kNN", "clips/s", "linear", "1-NN", "state"):
+        for column in ("cell", "split", "seed", "step", "loss", "kNN", "clips/s", "linear (fast)", "1-NN", "state"):
             table.add_column(column, justify="left" if column in ("cell", "split", "state") else "right")
         for key, row in self.rows.items():
             if not key:
@@ -76,7 +76,7 @@ class Progress:
                 *(str(row.get(k, "")) for k in ("cell", "split", "seed")),
                 f"{row['step']}/{row['steps']}" if "step" in row else "",
                 *(f"{row[k]:.{d}f}" if k in row else "" for k, d in (("loss", 3), ("knn", 1), ("clips_per_second", 0))),
-                *(f"{row[k]:.1f}" if k in row else "" for k in ("linear", "retrieval")),
+                *(f"{row[k]:.1f}" if k in row else "" for k in ("linear_fast", "retrieval")),
                 row["state"],
             )
         return table

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, extraction, prototypes, sampling, training
+from tests.benchmarks import encoding, extraction, probing, prototypes, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "sampling": sampling.run,
@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "extraction": extraction.run,
     "prototypes": prototypes.run,
     "training": training.run,
+    "probing": probing.run,
 }
 
 

@@ -1,154 +1,297 @@
-"""The linear probe: its gradient, what it can and cannot learn, and which labels it reads."""
+"""The slow linear probe: its recipes, what its heads read, its norm and steps, and which labels it reads."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from methods.backbone import Transformer
+from methods.encoder import EncoderConfig
+from methods.stgcn import STGCN
+from methods.trainer import batch_clips
 from protocols import linear
-from protocols.linear import Probe, ProbeConfig, fit, probe
+from protocols.base import Subject, make_protocol
+from protocols.features import extract
+from protocols.linear import Bank, LinearConfig, train_bank
+from protocols.linear_fast import ProbeConfig, fit
+from protocols.readout import Readout
+from protocols.recipes import RECIPES, SLIM_RATES, Recipe
+from skeletons.augment import AugmentConfig
+from skeletons.clips import Clips
+from skeletons.errors import BadInput
 from skeletons.randomness import Draws
+from skeletons.sampling import ClipTensors, ViewConfig, centre_view
+from skeletons.splits import split
+from skeletons.topology import KINECT_V2
+from sweeps.config import ProtocolConfig
 
-SHORT = ProbeConfig(epochs=20, batch=32)
-
-
-def blobs(clips: int = 120, classes: int = 3, width: int = 8, crops: int = 2, noise: float = 0.3, seed: int = 0):
-    """(crop, clip, feature) around one centre for each class, and labels."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.eye(classes, width) * 4
-    y = torch.arange(clips) % classes
-    return centres[y] + noise * torch.randn(crops, clips, width, generator=generator), y
-
-
-def normalised(x: torch.Tensor, p: Probe) -> torch.Tensor:
-    return (x - p.mean) * p.scale
+SMALL = EncoderConfig(width=16, depth=5, heads=2, patch=4, registers=2)
+VIEWS = ViewConfig(frames=16)
+SHORT = ProtocolConfig(linear=LinearConfig(length="6 steps"))
+CPU = torch.device("cpu")
 
 
-def test_features_are_normalised_by_their_own_statistics():
-    x, y = blobs()
-    p = fit(x * 5 + 3, y, 3, [0.1], SHORT, 0)
-    flat = normalised(x * 5 + 3, p).flatten(0, 1)
-    torch.testing.assert_close(flat.mean(0), torch.zeros(8), rtol=0, atol=1e-4)
-    torch.testing.assert_close(flat.var(0, unbiased=False), torch.ones(8), rtol=0, atol=1e-3)
-    constant = fit(torch.ones(1, 12, 8), y[:12], 3, [0.1], SHORT, 0)
-    assert torch.isfinite(constant.weight).all()
+@pytest.fixture
+def encoder() -> Transformer:
+    return Transformer(SMALL, KINECT_V2, 16)
 
 
-def test_the_gradient_is_autograds():
-    x, y = blobs(24)
-    one_step = replace(SHORT, epochs=1, batch=24)
-    start, p = (fit(x[:1], y, 3, [r], one_step, 0) for r in (0.0, 0.5))
-    weight, bias = start.weight[0].clone().requires_grad_(), start.bias[0].clone().requires_grad_()
-    assert weight.abs().max() <= 0.02 + 1e-6 and weight.std() > 0.005 and not bias.any()
-    F.cross_entropy(F.linear(normalised(x[0], p), weight, bias), y).backward()
-    torch.testing.assert_close((start.weight - p.weight)[0] / 0.5, weight.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close((start.bias - p.bias)[0] / 0.5, bias.grad, rtol=1e-4, atol=1e-6)
+@pytest.fixture
+def subject(encoder: Transformer, clips: Clips) -> Subject:
+    return Subject(encoder, clips, split(clips, "xsub"), ClipTensors(clips), VIEWS, "mean")
 
 
-def test_all_rates_at_once_equal_torchs_sgd_one_by_one():
-    x, y = blobs(50, noise=2.0)
-    config, rates = replace(SHORT, epochs=4, batch=16), [0.01, 0.3, 1.0]
-    p = fit(x, y, 3, rates, config, 5)
-    start = fit(x, y, 3, [0.0], config, 5)
-    z = normalised(x, p)
-    for number, rate in enumerate(rates):
-        layer = torch.nn.Linear(8, 3)
-        layer.load_state_dict({"weight": start.weight[0], "bias": start.bias[0]})
-        sgd = torch.optim.SGD(layer.parameters(), rate, momentum=0.9)
-        step, steps = 0, 4 * 4
-        for epoch in range(4):
-            generator = Draws(5, "probe", epoch).numpy()
-            order, crop = generator.permutation(50), generator.integers(0, 2, 50)
-            for at in range(0, 50, 16):
-                rows = order[at : at + 16]
-                inputs = torch.stack([z[crop[row], row] for row in rows])
-                sgd.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
-                sgd.zero_grad()
-                F.cross_entropy(layer(inputs), y[rows]).backward()
-                sgd.step()
-                step += 1
-        torch.testing.assert_close(p.weight[number], layer.weight.detach(), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(p.bias[number], layer.bias.detach(), rtol=1e-4, atol=1e-5)
+def relabelled(subject: Subject, truth: torch.Tensor) -> Subject:
+    """The same with other test labels."""
+    found = replace(subject, _crops={})
+    found.__dict__["labels"] = subject.labels[0], truth
+    return found
 
 
-def halves(clips: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.arange(0, clips * 3 // 4), torch.arange(clips * 3 // 4, clips)
+def test_recipes_are_the_papers():
+    mamp, amr, slim = (RECIPES[name] for name in ("mamp", "amr", "slim"))
+    assert (mamp.tokens, mamp.blocks, mamp.persons, mamp.rates) == (("mean",), (1,), "mamp", (0.1,))
+    assert (mamp.length, mamp.batch, mamp.norm, mamp.crop_low, mamp.crop_high) == ("100 epochs", 256, True, 0.5, 1.0)
+    assert (mamp.augment.rotation, mamp.augment.limited_angle, mamp.augment.probability) == ("limited", 0.3, 1.0)
+    assert (mamp.augment.mirroring, mamp.augment.scaling, mamp.augment.global_1.noise) == ("none", "none", 0.0)
+    assert amr == replace(mamp, paper="AMR", rates=(0.01,))
+    assert (slim.tokens, slim.blocks, slim.persons) == (("cls", "cls+mean"), (1, 4), "sum")
+    assert len(slim.rates) == 13 and slim.rates[0] == 2.5e-6 and slim.rates[-1] == 0.025
+    assert slim.rates == tuple(rate / 4 for rate in SLIM_RATES) and list(slim.rates) == sorted(slim.rates)
+    assert (slim.length, slim.batch, slim.norm) == ("20000 steps", 64, False)
+    a = slim.augment
+    assert (a.rotation, a.mirroring, a.scaling) == ("aware",) * 3 and a.probability == 0.5
+    assert (a.tilt, a.yaw) == (0.3, pytest.approx(np.pi))
+    assert (a.global_1.noise, a.global_1.noise_probability, a.global_1.axis_drop) == (0.01, 0.5, 0.0)
 
 
-def test_separable_features_are_learnt_whole():
-    (x, y), (test, truth) = blobs(), blobs(seed=1)
-    predicted, chosen = probe(x, y, *halves(120), test[0], 3, SHORT)
-    assert torch.equal(predicted, truth) and chosen["validation"] == 100
+def test_the_norm_trains_on_batches_and_tests_on_running_statistics():
+    bank = Bank(5, 3, {"all": None}, RECIPES["mamp"], 0, CPU)
+    mean, variance = torch.zeros(5), torch.ones(5)
+    for _ in range(4):
+        x = 3 * torch.randn(20, 5) + 2
+        bank.step(x, torch.arange(20) % 3, 0.0)
+        mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0, unbiased=True)
+    asked, heads = torch.randn(7, 5), bank.heads[0]
+    expected = F.linear((asked - mean) / (variance + 1e-6).sqrt(), heads.weight, heads.bias)
+    torch.testing.assert_close(bank.logits(asked)[0], expected, rtol=1e-4, atol=1e-5)
+    assert not list(bank.parameters())
+    one = x[:1].expand(2, -1)  # a batch without variance
+    bank.step(one, torch.tensor([0, 1]), 1.0)
+    assert torch.isfinite(heads.weight).all()
 
 
-def test_shuffled_labels_give_chance():
-    (x, y), (test, truth) = blobs(900, noise=1.0), blobs(900, noise=1.0, seed=1)
+def test_training_equals_torchs_own_layers():
+    """Two kinds of heads at two rates behind one norm, against BatchNorm1d, Linear, SGD and CosineAnnealingLR."""
+    columns = {"few": torch.tensor([0, 3]), "all": None}
+    recipe = Recipe("x", rates=(0.1, 0.5))
+    pool, y, test = torch.randn(30, 5) * 2 + 1, torch.arange(30) % 3, torch.randn(8, 5)
+
+    def features(rows, draws):
+        return pool[rows] + draws.normal(len(rows), 5)
+
+    bank, start = Bank(5, 3, columns, recipe, 0, CPU), Bank(5, 3, columns, recipe, 0, CPU)
+    rows = torch.arange(3, 30)
+    seen = train_bank(bank, features, rows, y[rows], test, 9, 8, 3, seed=2)
+    assert seen.shape == (3, 4, 8)
+    layers, expected = [], []
+    for at, heads in zip((columns["few"], torch.arange(5)), start.heads):
+        for number in range(2):
+            layer, norm = torch.nn.Linear(len(at), 3), torch.nn.BatchNorm1d(5, affine=False, eps=1e-6)
+            mine = slice(3 * number, 3 * number + 3)
+            layer.load_state_dict({"weight": heads.weight[mine], "bias": heads.bias[mine]})
+            sgd = torch.optim.SGD(layer.parameters(), recipe.rates[number], momentum=0.9)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 9)
+            layers.append((layer, norm, at, sgd, schedule))
+    for step in range(9):
+        here = batch_clips(step, 8, 27, 2)
+        x = features(rows[here], Draws(2, step, "linear"))
+        for layer, norm, at, sgd, schedule in layers:
+            sgd.zero_grad()
+            F.cross_entropy(layer(norm.train()(x)[:, at]), y[rows][here]).backward()
+            sgd.step()
+            schedule.step()
+        if step in (2, 5, 8):
+            expected.append(torch.stack([layer(norm.eval()(test)[:, at]) for layer, norm, at, *_ in layers]))
+    torch.testing.assert_close(bank.logits(test), expected[-1].detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(seen, torch.stack(expected).argmax(-1))
+
+
+@pytest.mark.parametrize("pooling", ["mean/mamp", "mean/concat", "cls+mean/sum", "cls+mean/max"])
+def test_heads_read_what_a_pooling_is(pooling, encoder, clips):
+    store, (tokens, persons) = ClipTensors(clips), pooling.split("/")
+    readout = Readout(encoder.eval(), Recipe("x", tokens=(tokens,), persons=persons), store)
+    rows = torch.arange(len(store))
+    found = readout.whole(store, rows, VIEWS, batch=5)
+    torch.testing.assert_close(found, extract(encoder, store, rows, VIEWS, pooling), rtol=0, atol=1e-5)
+    assert list(readout.heads.values()) == [None]
+
+
+def test_slims_heads_read_the_last_block_or_four(encoder, clips):
+    """Against the blocks one by one, for a clip of one person, in whose place nothing is pooled."""
+    store = ClipTensors(clips)
+    readout = Readout(encoder.eval(), RECIPES["slim"], store)
+    view = centre_view(store, torch.tensor([3]), VIEWS, 16)
+    found = readout(view)[0]
+    assert view.present.tolist() == [[True, False]] and view.observed[:, 0].all()
+    shown = []
+    hooks = [b.register_forward_hook(lambda m, a, out: shown.append(encoder.norm(out)[0])) for b in encoder.blocks]
+    with torch.no_grad():
+        tokens = encoder(view.joints[:, 0])
+    assert all(hook.remove() is None for hook in hooks) and len(shown) == 5
+    torch.testing.assert_close(shown[-1][0], tokens.cls[0])
+    cls = [shown[-1 - block][0] for block in range(4)]
+    mean = tokens.patches[0].mean((0, 1))
+    expected = {
+        "cls of 1 block(s)": torch.cat(cls[:1]),
+        "cls of 4 block(s)": torch.cat(cls),
+        "cls+mean of 1 block(s)": torch.cat([cls[0], mean]),
+        "cls+mean of 4 block(s)": torch.cat([*cls, mean]),
+    }
+    assert set(readout.heads) == set(expected)
+    for name, at in readout.heads.items():
+        torch.testing.assert_close(found if at is None else found[at], expected[name], rtol=0, atol=1e-5)
+
+
+def test_blocks_and_tokens_that_are_not_there_are_left_out(clips):
+    store, slim = ClipTensors(clips), RECIPES["slim"]
+    shallow = Readout(Transformer(replace(SMALL, depth=2), KINECT_V2, 16).eval(), slim, store)
+    assert {"cls of 2 block(s)", "cls+mean of 2 block(s)"} <= set(shallow.heads) and len(shallow.heads) == 4
+    bare = Readout(Transformer(replace(SMALL, class_token=False), KINECT_V2, 16).eval(), slim, store)
+    assert list(bare.heads) == ["cls of 1 block(s)", "cls of 4 block(s)"]
+    closed = Readout(STGCN(replace(SMALL, kind="stgcn"), KINECT_V2, 16).eval(), slim, store)
+    assert list(closed.heads) == ["cls of 1 block(s)"]
+
+
+@pytest.mark.parametrize("name", ["linear", "linear:mamp", "linear:amr", "linear:slim"])
+def test_test_labels_change_nothing_but_the_score(name, subject):
+    protocol = make_protocol(name, SHORT)
+    found = protocol(subject)
+    truth = subject.labels[1]
+    poisoned = protocol(relabelled(subject, (truth + 1) % 3))
+    assert torch.equal(found.predicted, poisoned.predicted)
+    assert found.details == poisoned.details and found.recipe == poisoned.recipe
+    assert np.array_equal(found.arrays["scores"], poisoned.arrays["scores"])
+    right = relabelled(subject, found.predicted)
+    assert protocol(right).metrics == {"top1": 100.0, "best_test": 100.0}
+    for one in (found, poisoned):
+        assert list(one.metrics) == ["top1", "best_test"] and one.metrics["best_test"] >= one.metrics["top1"]
+    assert np.array_equal(found.arrays["scores"].argmax(1), found.predicted.numpy())
+    assert f"{found.details['steps']} steps" in found.recipe and found.details["steps"] == 6
+
+
+def crafted(monkeypatch, *answers):
+    """`train_bank` answers with these predictions, call by call; gives the clips that were trained on."""
+    left, rows = list(answers), []
+
+    def answer(bank, features, clips, y, test, steps, batch, evaluations, seed):
+        rows.append((clips, y))
+        return left.pop(0)(bank, test)
+
+    monkeypatch.setattr(linear, "train_bank", answer)
+    return rows
+
+
+def test_best_test_is_the_best_evaluation_and_the_headline_the_last(subject, monkeypatch):
+    truth = subject.labels[1]
+    wrong = (truth + 1) % 3
+    crafted(monkeypatch, lambda bank, test: torch.stack([wrong, truth, wrong])[:, None])
+    found = make_protocol("linear", SHORT)(subject)
+    assert found.metrics["best_test"] == 100 > found.metrics["top1"]
+
+
+def test_a_head_is_chosen_on_withheld_clips_alone(subject, monkeypatch):
+    y, truth = subject.labels
+    fit_rows, held_rows = subject.withheld(0.25)
+
+    def held(bank, test):
+        seen = ((y[held_rows] + 1) % 3).repeat(52, 1)
+        seen[17] = y[held_rows]
+        return seen[None]
+
+    def final(bank, test):
+        seen = bank.predict(test)
+        seen[30] = truth
+        return seen[None]
+
+    calls = crafted(monkeypatch, held, final)
+    found = make_protocol("linear:slim", SHORT)(subject)
+    assert torch.equal(calls[0][0], fit_rows) and torch.equal(calls[0][1], y[fit_rows])
+    assert torch.equal(calls[1][0], torch.arange(len(y))) and torch.equal(calls[1][1], y)
+    assert found.details["rate"] == RECIPES["slim"].rates[17 - 13] and found.details["reads"] == "cls of 4 block(s)"
+    assert (found.details["heads"], found.details["validation"]) == (52, 100)
+    assert found.metrics["best_test"] == 100 > found.metrics["top1"]
+
+
+def test_a_papers_recipe_pools_on_its_own(subject):
+    plain, mamp = (make_protocol(name, SHORT) for name in ("linear", "linear:mamp"))
+    assert plain.pools and not mamp.pools
+    assert (plain.heading, mamp.heading) == ("linear", "linear, MAMP's recipe")
+    other = replace(subject, pooling="cls+mean", _crops={})
+    assert np.array_equal(mamp(subject).arrays["scores"], mamp(other).arrays["scores"])
+    assert not np.array_equal(plain(subject).arrays["scores"], plain(other).arrays["scores"])
+    same = replace(subject, pooling="mamp", _crops={})
+    assert np.array_equal(plain(same).arrays["scores"], mamp(subject).arrays["scores"])
+
+
+def test_views_are_the_recipes_and_chiral_classes_are_not_mirrored(subject, monkeypatch):
+    made: list[AugmentConfig] = []
+    plain = linear.Augmentation
+
+    def watched(config, *rest):
+        made.append(config)
+        return plain(config, *rest)
+
+    monkeypatch.setattr(linear, "Augmentation", watched)
+    assert subject.data.chiral
+    one = make_protocol("linear:slim", SHORT)(subject)
+    free = make_protocol("linear:slim", SHORT)(replace(subject, data=replace(subject.data, chiral=()), _crops={}))
+    assert made == [replace(RECIPES["slim"].augment, mirroring="none"), RECIPES["slim"].augment]
+    assert "none mirrored" in one.recipe and "mirrored" not in free.recipe
+    assert not np.array_equal(one.arrays["scores"], free.arrays["scores"])
+
+
+def test_raw_coordinates_have_no_crops(subject):
+    raw = replace(subject, encoder=None, _crops={})
+    found, again = (make_protocol(name, SHORT)(raw) for name in ("linear", "linear:mamp"))
+    assert np.array_equal(found.arrays["scores"], again.arrays["scores"]) and "crops" not in found.recipe
+
+
+def test_it_agrees_with_the_fast_probe_within_noise():
+    """A random encoder's worth of features: noise that no probe removes, new at each look; both reach what there is."""
     generator = torch.Generator().manual_seed(0)
-    predicted, _ = probe(x, y[torch.randperm(900, generator=generator)], *halves(900), test[0], 3, SHORT)
-    assert float((predicted == truth).float().mean()) == pytest.approx(1 / 3, abs=0.12)
+    mix, centres = torch.randn(24, 24, generator=generator), 0.6 * torch.randn(5, 24, generator=generator)
+
+    def looks(clips: torch.Tensor, y: torch.Tensor, count: int) -> torch.Tensor:
+        more = torch.randn(count, len(clips), 24, generator=generator)
+        return torch.tanh((centres[y] + clips + 0.7 * more) @ mix / 5)
+
+    y, truth = torch.arange(400) % 5, torch.arange(1000) % 5
+    train, test = (0.5 * torch.randn(len(t), 24, generator=generator) for t in (y, truth))
+    shown = looks(test, truth, 1)[0]
+    bank = Bank(24, 5, {"all": None}, RECIPES["mamp"], 0, CPU)
+    slow = train_bank(
+        bank, lambda rows, draws: looks(train[rows], y[rows], 1)[0], torch.arange(400), y, shown, 160, 256, 1, 0
+    )
+    fast = fit(looks(train, y, 4), y, 5, [(0.1, 0.0)], ProbeConfig(length="160 steps"), 0).predict(shown)
+    accuracies = [100 * float((p == truth).float().mean()) for p in (slow[0, 0], fast[0])]
+    assert min(accuracies) > 50 and max(accuracies) < 95
+    assert abs(accuracies[0] - accuracies[1]) < 4  # two binomial standard deviations of 1,000 clips are 3
 
 
-def test_the_rate_is_chosen_on_withheld_rows_and_fitted_again_on_all(monkeypatch):
-    (x, y), (test, _) = blobs(noise=3.0), blobs(noise=3.0, seed=1)
-    fit_rows, held_rows = halves(120)
-    calls = []
-
-    def watched(x, y, classes, rates, config, seed):
-        calls.append((x, y, list(rates)))
-        return fit(x, y, classes, rates, config, seed)
-
-    monkeypatch.setattr(linear, "fit", watched)
-    config = replace(SHORT, rates=[1e-6, 0.03, 30.0])
-    predicted, chosen = probe(x, y, fit_rows, held_rows, test[0], 3, config, seed=4)
-    (tried_x, tried_y, tried_rates), (all_x, all_y, last_rates) = calls
-    assert torch.equal(tried_x, x[:, fit_rows]) and torch.equal(tried_y, y[fit_rows]) and tried_rates == config.rates
-    assert all_x is x and all_y is y and last_rates == [chosen["rate"]]
-    tried = fit(x[:, fit_rows], y[fit_rows], 3, config.rates, config, 4)
-    scores = (tried.predict(x[0, held_rows]) == y[held_rows]).float().mean(1)
-    assert len(set(scores.tolist())) > 1  # so that there is something to choose
-    assert chosen["rate"] == config.rates[int(scores.argmax())]
-    assert chosen["validation"] == pytest.approx(100 * float(scores.max()))
-    final = fit(x, y, 3, [chosen["rate"]], config, 4)
-    assert torch.equal(predicted, final.predict(test[0])[0])
-
-
-def test_withheld_labels_decide_the_rate():
-    x, y = blobs(noise=1.0)
-    fit_rows, held_rows = halves(120)
-    config = replace(SHORT, rates=[0.0, 0.1])  # rate 0 keeps the random weights
-    test = (x[0], 3, config)
-    assert probe(x, y, fit_rows, held_rows, *test)[1]["rate"] == 0.1
-    start = fit(x[:, fit_rows], y[fit_rows], 3, [0.0], config, 0)
-    z = normalised(x[0, held_rows], start)
-    guessed = y.clone()
-    guessed[held_rows] = (z @ start.weight[0].T).argmax(1)  # the labels that random weights get right
-    assert probe(x, guessed, fit_rows, held_rows, *test)[1] == {"rate": 0.0, "validation": 100}
-
-
-def test_the_seed_decides():
-    x, y = blobs(noise=2.0)
-    first, again, other = (fit(x, y, 3, [0.1], SHORT, seed) for seed in (0, 0, 1))
-    assert torch.equal(first.weight, again.weight) and not torch.equal(first.weight, other.weight)
-    torch.manual_seed(99)
-    assert torch.equal(fit(x, y, 3, [0.1], SHORT, 0).weight, first.weight)
-
-
-def test_every_crop_is_trained_on():
-    x, y = blobs(60, crops=3)
-    changed = x.clone()
-    changed[2] = changed[2].flip(0)
-    assert not torch.equal(fit(x, y, 3, [0.1], SHORT, 0).weight, fit(changed, y, 3, [0.1], SHORT, 0).weight)
-
-
-def test_a_probe_is_a_linear_layer_on_plain_features():
-    from protocols.distilled import as_linear
-
-    x, y = blobs(60)
-    p = fit(3 * x + 1, y, 3, [0.3], SHORT, 0)
-    layer, plain = as_linear(p), 3 * x[0] + 1
-    expected = torch.einsum("nf,cf->nc", (plain - p.mean) * p.scale, p.weight[0]) + p.bias[0]
-    torch.testing.assert_close(layer(plain), expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("linear:mampp", {}, "did you mean 'mamp'"),
+        ("linear", {"length": "100"}, "write a number and one of"),
+        ("linear", {"batch": 1}, "linear.batch=1"),
+        ("linear", {"validation": 0.0}, "linear.validation="),
+    ],
+)
+def test_bad_settings_are_refused(name, setting, message):
+    with pytest.raises(BadInput, match=message):
+        make_protocol(name, ProtocolConfig(linear=LinearConfig(**setting)))

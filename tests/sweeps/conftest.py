@@ -20,8 +20,9 @@ TINY = (
     "train.length=6 steps",
     "train.batch=8",
     "train.evaluations=1",
-    "protocol.probe.epochs=5",
+    "protocol.probe.length=10 steps",
     "protocol.probe.crops=1",
+    "protocol.linear.length=10 steps",
 )
 
 
