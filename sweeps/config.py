@@ -19,7 +19,9 @@ from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
+from protocols.finetune import FinetuneConfig
 from protocols.linear import ProbeConfig
+from protocols.semi import SemiConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
@@ -34,16 +36,20 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear, retrieval, cluster, distill.
+        names: protocols to run: linear, retrieval, cluster, distill, finetune, semi:SHARE.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
         distill: how a small student is trained.
+        finetune: how a copy of the encoder is trained with labels.
+        semi: subsets of the labels it is given.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    semi: SemiConfig = field(default_factory=SemiConfig)
 
 
 @dataclass
