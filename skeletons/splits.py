@@ -151,7 +151,5 @@ def random_subset(clips: Clips, train: np.ndarray, share: float, *path: object) 
     """
     count = int(len(train) * share)
     if not count:
-        raise BadInput(
-            f"data {clips.name}: a share {share:g} of {len(train)} training clips is none; take more"
-        )
+        raise BadInput(f"data {clips.name}: a share {share:g} of {len(train)} training clips is none; take more")
     return np.sort(train[permutation(len(train), *path, "subset")[:count]])
