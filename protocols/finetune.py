@@ -245,7 +245,7 @@ def in_words(settings: FinetuneConfig, tuned: Tuned) -> str:
     told = [f"{r.optimizer} ({settings.recipe}'s recipe)", rate, f"{tuned.steps} steps of {r.batch}", f"head {r.head}"]
     told += [f"layer decay {r.layer_decay:g}"] if tuned.drops and r.layer_decay != 1 else []
     told += [f"drop path {r.drop_path:g}"] if tuned.drops and r.drop_path else []
-    return ", ".join([*told, "last step"])
+    return ", ".join(told)
 
 
 class Finetune(Protocol):
