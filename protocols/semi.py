@@ -82,8 +82,8 @@ class Semi(Protocol):
         metrics = {"top1": float(np.mean(each))}
         metrics |= {"top1_std": float(np.std(each, ddof=1))} if len(each) > 1 else {}
         metrics["best_test"] = float(np.mean([one.best_test for one in tuned]))
+        metrics |= {f"top1_draw{draw}": value for draw, value in enumerate(each)}
         details = {
-            "top1_each": each,
             "labels": [len(rows) for rows in subsets],
             "labels_per_class": [np.bincount(data.labels[r], minlength=subject.classes).tolist() for r in subsets],
             "subsets": [data.names(rows) for rows in subsets],
