@@ -42,6 +42,7 @@ class TrainConfig:
         lr_rule: none, or sqrt1024: `lr` (not `min_lr`) is for 1,024 clips and grows with the batch's square root.
         layer_decay: the rate falls by this factor from each of the encoder's layers to the one below.
         patch_embed_rate: multiplies the rate of the encoder's patch embedding.
+        encoder_rate: multiplies the rate of all of the encoder, e.g. below a new head's.
         freeze_last: for so long ("1250 steps", "0.1 run") a method's last layers (prototypes) get no update.
         clip_per: all parameters' gradient is clipped as one, or each module's (encoder, each head) on its own.
     """
@@ -69,6 +70,7 @@ class TrainConfig:
     lr_rule: str = "none"
     layer_decay: float = 1.0
     patch_embed_rate: float = 1.0
+    encoder_rate: float = 1.0
     freeze_last: str = "0 steps"
     clip_per: str = "all"
 
@@ -84,7 +86,7 @@ class TrainConfig:
             lr_rule=("none", "sqrt1024"),
             clip_per=("all", "module"),
         )
-        for name in ("batch", "lr", "log_every", "layer_decay", "patch_embed_rate"):
+        for name in ("batch", "lr", "log_every", "layer_decay", "patch_embed_rate", "encoder_rate"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"train.{name}={getattr(self, name)} must be positive")
         if self.drops and self.schedule != "step":
@@ -139,7 +141,7 @@ def _shares(module: nn.Module, config: TrainConfig) -> dict[int, float]:
     for encoder in module.modules():
         if isinstance(encoder, Encoder):
             for name, parameter in encoder.named_parameters():
-                share = config.layer_decay ** encoder.below_output(name)
+                share = config.encoder_rate * config.layer_decay ** encoder.below_output(name)
                 found[id(parameter)] = share * (config.patch_embed_rate if encoder.embeds_patches(name) else 1.0)
     return found
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from methods.base import ONE_VIEW, Method, MethodConfig, Parts
+from methods.base import ONE_VIEW, MethodConfig, Parts
+from methods.classifier import Classifier, make_head
 from methods.encoder import make_encoder
-from methods.persons import pooled
-from skeletons.randomness import Draws
-from skeletons.sampling import Batch
 
 
 @dataclass
@@ -25,24 +20,14 @@ class SupervisedConfig(MethodConfig):
     label_smoothing: float = 0.1
 
 
-class Supervised(Method):
+class Supervised(Classifier):
     """See the module's text."""
 
     name = "supervised"
     Config = SupervisedConfig
-    uses_labels = True
     reads = ("method", "backbone", *ONE_VIEW, "augment", "train")
 
     def __init__(self, parts: Parts):
-        super().__init__()
+        encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
+        super().__init__(encoder, make_head("linear", encoder, parts.classes), parts.method.label_smoothing)
         self.config = parts.method
-        self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
-        self.classifier = nn.Linear(self.encoder.width, parts.classes)
-
-    def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
-        """Cross-entropy of the class of each clip, from the mean over its present persons."""
-        batch = views["clip"]
-        assert batch.labels is not None
-        logits = self.classifier(pooled(self.encoder, batch))
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.config.label_smoothing)
-        return {"loss": loss, "accuracy": (logits.argmax(1) == batch.labels).float().mean()}

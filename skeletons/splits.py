@@ -1,7 +1,8 @@
 """Which clips train and which test.
 
 A split is the name of a bool column `train_NAME`, or of a rule over subjects, cameras or setups: X-Sub, X-View and
-X-Set of NTU RGB+D with their official lists, `subject:odd`, `camera:1,2`, or `fold:K` (fold K tests).
+X-Set of NTU RGB+D with their official lists, `subject:odd`, `camera:1,2`, or `fold:K` (fold K tests). Of its training
+clips a part may be withheld for choosing, or a share be given labels (semi-supervised).
 """
 
 from __future__ import annotations
@@ -116,3 +117,39 @@ def withhold(clips: Clips, train: np.ndarray, share: float = 0.25, seed: int = 0
     held = subjects[permutation(len(subjects), seed, "validation")[:count]]
     out = np.isin(who, held)
     return train[~out], train[out]
+
+
+def balanced_subset(clips: Clips, train: np.ndarray, share: float, *path: object) -> np.ndarray:
+    """A share of the training clips of each class, at least one: max(1, round(n share)) of n, drawn at random.
+
+    PSTL and AimCLR take round(n share) of a class, SLiM max(1, int(n share)); rounding halves is Python's, to even.
+    Smaller shares of the same draw lie inside larger ones.
+
+    Args:
+        train: int64, indices of the training clips.
+        share: in (0, 1].
+        path: what keys the draw: a seed, a number.
+
+    Returns:
+        indices of clips, ascending. Classes without training clips have none.
+    """
+    order = train[permutation(len(train), *path, "subset")]
+    labels = clips.labels[order]
+    of_each = [order[labels == label] for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[: max(1, round(len(rows) * share))] for rows in of_each]))
+
+
+def random_subset(clips: Clips, train: np.ndarray, share: float, *path: object) -> np.ndarray:
+    """int(N share) of all N training clips, whatever their classes, some of which may be missing: MAMP's draw
+    (feeder/feeder_ntu_semi.py; there it is the same one in every run, and each GPU makes its own).
+
+    Args, returns:
+        as `balanced_subset`.
+
+    Raises:
+        BadInput: that is no clip.
+    """
+    count = int(len(train) * share)
+    if not count:
+        raise BadInput(f"data {clips.name}: a share {share:g} of {len(train)} training clips is none; take more")
+    return np.sort(train[permutation(len(train), *path, "subset")[:count]])

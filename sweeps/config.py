@@ -19,8 +19,10 @@ from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
+from protocols.finetune import FinetuneConfig
 from protocols.linear import LinearConfig
 from protocols.linear_fast import ProbeConfig
+from protocols.semi import SemiConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
@@ -35,11 +37,14 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear_fast, linear, linear:mamp, linear:slim, linear:amr, retrieval, cluster, distill.
+        names: protocols to run: linear_fast, linear (:mamp, :slim, :amr for a paper's recipe), finetune, semi:SHARE,
+            retrieval, cluster, distill, and transfer:DATA (frozen and fine-tuned on other data).
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the fast linear probe's settings.
         linear: the slow one's, where they are not its recipe's.
         distill: how a small student is trained.
+        finetune: how a copy of the encoder is trained with labels.
+        semi: subsets of the labels it is given.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
@@ -47,6 +52,8 @@ class ProtocolConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    semi: SemiConfig = field(default_factory=SemiConfig)
 
 
 @dataclass

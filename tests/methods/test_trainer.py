@@ -169,7 +169,7 @@ def test_default_settings_make_the_two_groups_of_old_checkpoints(parts):
 def test_rates_fall_towards_the_input_and_the_patch_embedding_has_its_own(parts):
     model = build(parts("slim", backbone={"depth": 3}))
     names = {id(p): name for name, p in model.named_parameters()}
-    config = dataclasses.replace(SHORT, layer_decay=0.5, patch_embed_rate=0.2)
+    config = dataclasses.replace(SHORT, layer_decay=0.5, patch_embed_rate=0.2, encoder_rate=0.3)
     optimizer = optimizer_for(model, config)
     update_groups(optimizer, config, 3, 12, 3, 0)
     rates = {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
@@ -178,7 +178,7 @@ def test_rates_fall_towards_the_input_and_the_patch_embedding_has_its_own(parts)
     for name, found in rates.items():
         inner = name.removeprefix("student.encoder.")
         depth = next((d for start, d in below.items() if inner.startswith(start)), 0) if inner != name else 0
-        share = 0.5**depth * (0.2 if inner.startswith("embed.") else 1)
+        share = 0.5**depth * (0.2 if inner.startswith("embed.") else 1) * (0.3 if inner != name else 1)
         assert found == pytest.approx(1e-3 * share), name
 
 

@@ -26,7 +26,7 @@ CLIPS, CLASSES = 120, 3
 CHANCE = 100 / CLASSES
 SPREAD = 100 * (1 / CLASSES * (1 - 1 / CLASSES) / (CLIPS / 2)) ** 0.5
 # What must be said of a protocol to run it: an argument that it cannot do without.
-ARGUMENT: dict[str, str] = {}
+ARGUMENT = {"semi": "0.5"}
 # Judges the test clips by themselves, without training clips: which clips there are changes it, and must.
 OF_TEST_CLIPS = {"cluster": "clusters are found among the test clips, and named by their labels to be scored"}
 
@@ -36,6 +36,8 @@ def settings() -> ProtocolConfig:
     config = ProtocolConfig()
     config.probe = replace(config.probe, epochs=30, batch=16, crops=1)
     config.distill = replace(config.distill, width=16, steps=60, batch=16, warmup=5, lr=3e-3, timings=1)
+    config.finetune = replace(config.finetune, length="30 steps", batch=12, lr=0.01, layer_decay=1.0, evaluations=1)
+    config.semi = replace(config.semi, draws=2)
     return config
 
 

@@ -185,6 +185,16 @@ def test_a_store_of_some_clips_numbers_them_in_the_given_order(clips):
 # --- The plan ---
 
 
+def test_clips_taken_from_a_store_are_those_of_a_store_of_them_alone(clips):
+    rows, config = np.array([9, 2, 11, 4]), ViewConfig(frames=16)
+    whole = ClipTensors(clips)
+    taken, alone = whole.take(torch.from_numpy(rows)), ClipTensors(clips, index=rows)
+    assert len(taken) == 4 and len(whole) == len(clips) and taken.frames is whole.frames
+    views = [centre_view(store, torch.arange(4), config) for store in (taken, alone)]
+    for name in ("joints", "observed", "present", "labels"):
+        assert torch.equal(*(getattr(view, name) for view in views))
+
+
 def test_view_groups_have_slims_names_sizes_and_order(rulers):
     batch = sampler(rulers)(torch.tensor([5, 6, 7]), Draws(0, 0))
     assert {name: (b.views, b.joints.shape[2]) for name, b in batch.items()} == {

@@ -9,7 +9,7 @@ import pytest
 
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
-from skeletons.splits import available, folds, split, withhold
+from skeletons.splits import available, balanced_subset, folds, random_subset, split, withhold
 
 
 def with_columns(clips: Clips, name: str = "synthetic", **columns: object) -> Clips:
@@ -142,3 +142,56 @@ def test_folds_are_named_or_refused(clips):
     assert folds(with_columns(clips, fold=[2, 0, 1, 2, 0, 1])) == [0, 1, 2]
     with pytest.raises(BadInput, match="has no folds"):
         folds(with_columns(clips, subject=[1, 2]))
+
+
+def classes(clips: Clips, *counts: int) -> Clips:
+    """Clips of so many of each class, in mixed order."""
+    label = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    return with_columns(clips, label=label)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 1.0])
+def test_a_balanced_subset_has_its_share_of_each_class_and_at_least_one(clips, share):
+    data = classes(clips, 41, 30, 5, 1, 8)
+    train = np.flatnonzero(np.arange(len(data)) % 7 > 0)
+    rows = balanced_subset(data, train, share, 3)
+    assert rows.tolist() == sorted(set(rows.tolist())) and set(rows.tolist()) <= set(train.tolist())
+    for c in range(5):
+        n = sum(int(data.labels[row]) == c for row in train)
+        assert sum(int(data.labels[row]) == c for row in rows) == (max(1, round(n * share)) if n else 0)
+    if share == 1.0:
+        assert np.array_equal(rows, train)
+
+
+def test_smaller_shares_lie_in_larger_ones_of_the_same_draw(clips):
+    data, train = classes(clips, 40, 40, 40), np.arange(10, 120)
+    for draw in (balanced_subset, random_subset):
+        few, more = draw(data, train, 0.1, 0, 1), draw(data, train, 0.4, 0, 1)
+        assert set(few.tolist()) < set(more.tolist())
+
+
+@pytest.mark.parametrize("draw", [balanced_subset, random_subset])
+def test_seed_and_number_decide_the_subset(clips, draw):
+    data, train = classes(clips, 40, 40, 40), np.arange(120)
+    found = [tuple(draw(data, train, 0.1, *path)) for path in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert len(set(found)) == 3 and found[0] == found[3]
+
+
+def test_every_clip_of_a_class_is_as_likely(clips):
+    data = classes(clips, 10, 30)
+    drawn = np.concatenate([balanced_subset(data, np.arange(40), 0.3, seed) for seed in range(400)])
+    often = np.bincount(drawn, minlength=40)
+    assert abs(often - 120).max() < 45  # each 3 of 10 times; std 9
+
+
+def test_mamps_subset_is_a_share_of_all_whatever_their_classes(clips):
+    data = classes(clips, 40, 40, 40)
+    counts = []
+    for seed in range(30):
+        rows = random_subset(data, np.arange(0, 120, 2), 0.06, seed)
+        assert len(rows) == int(60 * 0.06) == 3 and rows.tolist() == sorted(set(rows.tolist()))
+        assert not any(row % 2 for row in rows)
+        counts.append(np.bincount(data.labels[rows], minlength=3))
+    assert (np.min(counts, 1) == 0).any()  # a class is missing
+    with pytest.raises(BadInput, match=r"a share 0.01 of 60 training clips is none"):
+        random_subset(data, np.arange(60), 0.01, 0)
