@@ -20,6 +20,7 @@ from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
 from protocols.linear import ProbeConfig
+from protocols.retrieval import RetrievalConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
@@ -38,12 +39,14 @@ class ProtocolConfig:
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
         distill: how a small student is trained.
+        retrieval: what is asked of the nearest training clips.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
 
 
 @dataclass

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, prototypes, sampling, training
+from tests.benchmarks import encoding, prototypes, retrieval, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "sampling": sampling.run,
     "encoding": encoding.run,
     "prototypes": prototypes.run,
     "training": training.run,
+    "retrieval": retrieval.run,
 }
 
 
