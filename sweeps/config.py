@@ -21,6 +21,7 @@ from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
 from protocols.linear import ProbeConfig
 from protocols.retrieval import RetrievalConfig
+from protocols.robustness import RobustnessConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
@@ -35,11 +36,12 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear, retrieval, cluster, distill.
+        names: protocols to run: linear, retrieval, cluster, distill, robustness.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
         distill: how a small student is trained.
         retrieval: what is asked of the nearest training clips.
+        robustness: how strong each corruption of test clips is.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
@@ -47,6 +49,7 @@ class ProtocolConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
 
 @dataclass
