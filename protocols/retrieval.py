@@ -198,7 +198,7 @@ class Retrieval(Protocol):
         metrics = {"top1": accuracy(predicted, truth)}
         for k in settings.ks:
             voted = vote(near[:, :k], theirs[:, :k], subject.classes, temperature)
-            metrics[f"knn_{k}"] = accuracy(voted, truth)
+            metrics[f"top1_k{k}"] = accuracy(voted, truth)
             metrics[f"recall_{k}"] = 100 * float(right[:, :k].any(1).float().mean())
         alike = labels.bincount(minlength=subject.classes)[truth]
         precision = average_precision(right[:, : settings.depth], alike)
@@ -207,7 +207,7 @@ class Retrieval(Protocol):
             metrics["map"] = 100 * float(exact_precision(query, gallery, labels, truth, metric).mean())
         ballot = f"soft vote, T = {temperature:g}" if temperature else "majority vote, ties by summed similarity"
         recipe = (
-            f"1-NN, {metric}; knn_k: {ballot}; recall_k: any of the k nearest; map_{settings.depth}: average precision "
-            f"over the first {settings.depth} / min({settings.depth}, relevant), 0 where nothing is relevant"
+            f"1-NN, {metric}; top1_kK: {ballot}; recall_K: any of the K nearest; map_{settings.depth}: average "
+            f"precision over the first {settings.depth} / min({settings.depth}, relevant), 0 where nothing is relevant"
         )
         return Result(metrics, recipe, predicted, arrays={"neighbours": places[:, :SHOWN].numpy().astype(np.int32)})

@@ -116,9 +116,9 @@ def test_every_number_is_what_its_definition_says(metric):
     expected = {"top1": first, "map_30": short, "map": whole, **{f"recall_{k}": v for k, v in recall.items()}}
     for name, values in expected.items():
         assert result.metrics[name] == pytest.approx(100 * sum(values) / len(values), rel=1e-5), name
-    assert next(iter(result.metrics)) == "top1" and result.metrics["knn_1"] == result.metrics["recall_1"]
-    assert result.metrics["top1"] == result.metrics["knn_1"]
-    assert set(result.metrics) == {*expected, "knn_1", "knn_3", "knn_20"}
+    assert next(iter(result.metrics)) == "top1" and result.metrics["top1_k1"] == result.metrics["recall_1"]
+    assert result.metrics["top1"] == result.metrics["top1_k1"]
+    assert set(result.metrics) == {*expected, "top1_k1", "top1_k3", "top1_k20"}
     assert short[0] == 0 and 0 < result.metrics["map"] < 100
 
 
