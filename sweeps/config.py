@@ -22,6 +22,8 @@ from protocols.distill import DistillConfig
 from protocols.finetune import FinetuneConfig
 from protocols.linear import LinearConfig
 from protocols.linear_fast import ProbeConfig
+from protocols.retrieval import RetrievalConfig
+from protocols.robustness import RobustnessConfig
 from protocols.semi import SemiConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
@@ -38,13 +40,15 @@ class ProtocolConfig:
 
     Attributes:
         names: protocols to run: linear_fast, linear (:mamp, :slim, :amr for a paper's recipe), finetune, semi:SHARE,
-            retrieval, cluster, distill, and transfer:DATA (frozen and fine-tuned on other data).
+            retrieval, cluster, distill, robustness, and transfer:DATA (frozen and fine-tuned on other data).
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the fast linear probe's settings.
         linear: the slow one's, where they are not its recipe's.
         distill: how a small student is trained.
         finetune: how a copy of the encoder is trained with labels.
         semi: subsets of the labels it is given.
+        retrieval: what is asked of the nearest training clips.
+        robustness: how strong each corruption of test clips is.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
@@ -54,6 +58,8 @@ class ProtocolConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     semi: SemiConfig = field(default_factory=SemiConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
 
 @dataclass

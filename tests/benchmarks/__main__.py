@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, extraction, probing, prototypes, sampling, training
+from tests.benchmarks import encoding, extraction, probing, prototypes, retrieval, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "sampling": sampling.run,
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "prototypes": prototypes.run,
     "training": training.run,
     "probing": probing.run,
+    "retrieval": retrieval.run,
 }
 
 
