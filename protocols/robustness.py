@@ -26,7 +26,7 @@ from methods.encoder import Encoder
 from methods.persons import pooled
 from protocols.base import Protocol, Result, Subject, accuracy
 from protocols.features import RAW_FRAMES, frozen_on
-from protocols.linear import Probe, ProbeConfig, choose
+from protocols.linear_fast import Probe, ProbeConfig, choose
 from skeletons.corruptions import CORRUPTIONS
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
