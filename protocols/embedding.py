@@ -4,7 +4,8 @@ The map is t-SNE (van der Maaten & Hinton, 2008) in two dimensions, of the featu
 is near by cosine is near on it (raw coordinates: by Euclidean distance, as in retrieval); how faithfully, its
 trustworthiness says (Venna & Kaski, 2001): 100 where no clip is among another's nearest on the map that is not among
 its nearest by features too. It is high for any good map, of good features or bad ones, so it is no measure of an
-encoder; how many clips have one of their own class beside them stands with it.
+encoder; how many clips have one of their own class beside them stands with it (more than find one among the training
+clips: the same person did the same again).
 
 For strips, a few test clips and their nearest training clips are kept as skeletons, so that a report draws them without
 the data. They are chosen by a draw, spread over the classes that their nearest training clips have: no label of a test
