@@ -97,7 +97,7 @@ def neighbour_strips(plan: dict[str, Any], records: Records, wanted: Arguments) 
             _frame(axes, QUERY, "-", f"query: {names[of[i]]}", "bold")
             continue
         mine, near = arrays["strip_classes"][i, j - 1], arrays["strip_near"][i, j - 1]
-        measure = f"cosine {near:.3f}" if found.results[0]["measure"] == "cosine" else f"distance {near:.2f}"
+        measure = f"cosine {near:.3f}" if found.results[0]["measure"] == "cosine" else f"distance {near:.1f} m"
         axes.set_xlabel(f"{clip}, {measure}", fontsize=6.5, color="#555555", labelpad=1.5)
         same = mine == of[i]
         _frame(axes, SAME if same else OTHER, "-" if same else "--", f"{'✓' if same else '✗'} {names[mine]}")
@@ -105,7 +105,7 @@ def neighbour_strips(plan: dict[str, Any], records: Records, wanted: Arguments) 
     figure.suptitle(
         f"Nearest training clips of {queries} test clips: {found.name}, {found.about()}\n"
         f"{100 * alike:.0f} % of those shown are of the query's class (✓); "
-        "queries drawn at random, without a look at their labels; left limbs lighter; clips turned to the front",
+        "queries drawn at random, the same for every cell; left limbs lighter; clips turned to the front",
         fontsize=10,
     )
     return figure

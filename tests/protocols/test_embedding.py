@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from methods.encoder import EncoderConfig, make_encoder
 from protocols.base import Subject, make_protocol
-from protocols.embedding import EmbeddingConfig, beside, map_of, neighbours_of, spread_over, trust
+from protocols.embedding import EmbeddingConfig, beside, map_of, neighbours_of, spread, trust
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -73,14 +73,11 @@ def test_neighbours_equal_a_plain_search_by_cosine():
     assert neighbours_of(query, gallery[:3], 5)[0].shape == (4, 3)
 
 
-def test_queries_are_spread_over_classes():
-    classes = torch.tensor([0] * 30 + [1] * 3 + [2])
-    for seed in range(5):
-        chosen = spread_over(classes, 5, Draws(seed))
-        assert len(set(chosen.tolist())) == 5
-        assert sorted(classes[chosen][:3].tolist()) == [0, 1, 2] and classes[chosen].bincount().tolist() == [2, 2, 1]
-    assert sorted(spread_over(classes, 99, Draws(0)).tolist()) == list(range(34))
-    assert spread_over(classes, 5, Draws(1)).tolist() != spread_over(classes, 5, Draws(2)).tolist()
+def test_queries_are_drawn_one_of_each_stretch():
+    drawn = torch.stack([spread(20, 5, Draws(seed)) for seed in range(200)])
+    assert (drawn // 4 == torch.arange(5)).all()
+    assert drawn.flatten().bincount(minlength=20).min() > 20, "each clip has its chance: 50 times on average"
+    assert spread(7, 99, Draws(0)).tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("encoder", [True, False])
@@ -123,6 +120,12 @@ def test_large_sets_are_drawn_from_and_scores_are_of_the_drawn(clips):
     alike = [y[max((j for j in range(4) if j != i), key=lambda j: float(x[i] @ x[j]))] == y[i] for i in range(4)]
     assert found.metrics["alike_by_features"] == pytest.approx(100 * np.mean(alike))
     assert {tuple(judged(clips, seed=s, clips=4).arrays["map_clips"]) for s in range(6)} != {tuple(drawn)}
+
+
+def test_every_encoder_is_shown_with_the_same_clips(clips):
+    one, raw = (judged(clips, encoder).arrays for encoder in (True, False))
+    assert np.array_equal(one["strip_queries"], raw["strip_queries"])
+    assert np.array_equal(one["map_clips"], raw["map_clips"])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,12 @@ from reports.confusion import confusion_matrix, shares
 from reports.embedding import embedding_map, look
 from reports.strips import neighbour_strips, side_by_side
 from skeletons.errors import BadInput
+from skeletons.sources.demo import DemoSpec, generate
 from skeletons.topology import KINECT_V1
-from sweeps.records import read_json, write_json
+from sweeps.execute import execute
+from sweeps.plan import make_plan
+from sweeps.records import Records, read_json, write_json
+from sweeps.run import write_plan
 from tests.reports.pictures import records
 
 KINDS = ("embedding", "neighbours", "confusion", "classes")
@@ -136,6 +140,7 @@ def test_strips_say_which_neighbours_are_alike_not_by_colour_alone(made):
         assert axes.get_title()[0] == ("✓" if same else "✗")
         assert (axes.spines["top"].get_linestyle() == "-") is bool(same)
         assert axes.get_xlabel() == f"clip{i}{j}, cosine {kept['strip_near'][i, j - 1]:.3f}"
+    assert "seeds" not in figure.get_suptitle(), "one of them is shown"
     assert "distance" in texts(neighbour_strips(*made, {"cell": "raw"}))
 
 
@@ -172,9 +177,7 @@ def test_what_is_missing_is_one_line_with_the_command_that_makes_it(made, tmp_pa
     line = [f"runs={found.root}", f"out={tmp_path / 'out'}"]
     shutil.rmtree(found.run("slim0") / "eval" / "e")
     shutil.rmtree(found.run("slim1") / "eval" / "e")
-    with pytest.raises(
-        BadInput, match=r"no embedding of slim on xsub yet; run: python sweeps/run\.py ablation=stm prot"
-    ):
+    with pytest.raises(BadInput, match=r"no embedding of slim on xsub yet; run: python sweeps/run\.py ablation=stm"):
         figures.main([*line, "figure=neighbours"])
     with pytest.raises(BadInput, match="no embedding of slim"):
         figures.main([*line, "figure=embedding", "cell=raw,slim"])
@@ -205,6 +208,30 @@ def test_the_newest_plan_that_has_the_results_is_drawn(made, tmp_path):
     assert figures.main(line) == 0 and (tmp_path / "out" / "confusion-plan.png").is_file()
     with pytest.raises(BadInput, match="no linear of slim"):
         figures.main([*line, "plan=newer"])
+
+
+def test_what_a_run_leaves_can_be_drawn(tmp_path, monkeypatch, capsys):
+    """From clips through the protocols' files to pictures: the names of arrays agree."""
+    monkeypatch.setenv("SKELBENCH_CACHE", str(tmp_path / "cache"))
+    np.savez(tmp_path / "tiny.npz", **generate(DemoSpec(subjects=4, cameras=1, repetitions=1)))
+    line = ["method=untrained", "protocol=embedding", "protocol.names=[retrieval,embedding]", "data=archive"]
+    line += [
+        "backbone.width=8",
+        "backbone.heads=2",
+        "backbone.depth=1",
+        "views.frames=16",
+        "protocol.embedding.strips=2",
+    ]
+    line += [f"data.file={tmp_path / 'tiny.npz'}", "data.split=xsub", f"runs={tmp_path / 'runs'}"]
+    config, works = make_plan(line)
+    found = Records(config.runs)
+    for work in works:
+        execute(work, found)
+    write_plan(found, "made", config, works, line)
+    for kind in KINDS:
+        assert figures.main([f"figure={kind}", f"runs={found.root}", f"out={tmp_path / 'out'}"]) == 0
+    assert len(list((tmp_path / "out").glob("*-made.png"))) == len(KINDS)
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
