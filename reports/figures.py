@@ -1,15 +1,25 @@
-"""`python reports/figures.py figure=masks [data=utdmhad] [KEY=VALUE ...]`: pictures as PNG and PDF in reports/out (or
-out=DIR, or $SKELBENCH_OUT). Settings are written as for sweeps/run.py.
+"""`python reports/figures.py figure=NAME [KEY=VALUE ...]`: pictures as PNG and PDF in reports/out (or out=DIR, or
+$SKELBENCH_OUT).
 
-figure=masks     what each masking strategy hides, on real skeletons   (clip=NAME chooses the clip, seed=N the draw)
+From clips; settings are written as for sweeps/run.py:
+figure=masks       what each masking strategy hides, on real skeletons   (clip=NAME chooses the clip, seed=N the draw)
+
+From the records of the newest plan that has what it takes [plan=NAME|table=stm data=.. scale=.. setting=..] [runs=DIR]:
+figure=embedding   a map of the test clips, cells side by side           (cell=a,b; needs protocol=embedding)
+figure=neighbours  test clips and their nearest training clips, drawn    (cell=NAME; needs protocol=embedding)
+figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear|retrieval|...)
+figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
+All four take split=NAME and seed=N too.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -17,12 +27,58 @@ if __name__ == "__main__":
 
 from matplotlib.figure import Figure
 
+from reports.classes import class_accuracy
+from reports.confusion import confusion_matrix
+from reports.embedding import embedding_map
+from reports.make import chosen_plans
 from reports.masks import mask_gallery
+from reports.strips import neighbour_strips
 from skeletons.errors import BadInput, command, unknown
 from sweeps.config import Config, compose
+from sweeps.records import Records
 
-FIGURES: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery}
+FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery}
+FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figure]] = {
+    "embedding": embedding_map,
+    "neighbours": neighbour_strips,
+    "confusion": confusion_matrix,
+    "classes": class_accuracy,
+}
 OWN = ("figure", "out", "clip", "seed")
+PLAN = ("plan", "table", "data", "scale", "setting")
+PART = ("cell", "to", "protocol", "split", "seed")
+
+
+def from_clips(arguments: Sequence[str]) -> tuple[Figure, str]:
+    """A picture that settings and clips make, and the name of its file."""
+    own = {k: v for k, _, v in (a.partition("=") for a in arguments) if k in OWN}
+    config = compose([a for a in arguments if a.partition("=")[0] not in OWN])
+    return FROM_CLIPS[own["figure"]](config, own), f"{own['figure']}-{config.data.name}"
+
+
+def from_records(arguments: Sequence[str]) -> tuple[Figure, str]:
+    """A picture of the newest plan that matches and has the results, and the name of its file.
+
+    Raises:
+        BadInput: an unknown argument, or no plan has them: of the newest one, what is missing.
+    """
+    wanted = dict(a.partition("=")[::2] for a in arguments)
+    for key in wanted:
+        if key not in (known := ("figure", "out", "runs", *PLAN, *PART)):
+            raise unknown("argument", key, known)
+    records = Records(wanted.get("runs", "runs"))
+    plans = chosen_plans(records, {k: v for k, v in wanted.items() if k in PLAN})
+    reason: BadInput | None = None
+    for plan in sorted(plans, key=lambda p: p["written"], reverse=True):
+        try:
+            drawn = FROM_RECORDS[wanted["figure"]](plan, records, wanted)
+        except BadInput as error:
+            reason = reason or error
+            continue
+        name = "-".join([wanted["figure"], plan["name"], *(f"{wanted[k]}" for k in PART if k in wanted)])
+        return drawn, re.sub(r"[^\w.,-]+", "_", name)
+    assert reason is not None
+    raise reason
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,17 +86,17 @@ def main(arguments: Sequence[str]) -> int:
     if any(a in ("-h", "--help") for a in arguments):
         print(__doc__)
         return 0
-    own = {k: v for k, _, v in (a.partition("=") for a in arguments) if k in OWN}
-    if "figure" not in own:
-        raise BadInput(f"say which figure: figure={'|'.join(FIGURES)}")
-    if own["figure"] not in FIGURES:
-        raise unknown("figure", own["figure"], FIGURES)
-    config = compose([a for a in arguments if a.partition("=")[0] not in OWN])
-    drawn = FIGURES[own["figure"]](config, own)
-    out = Path(own.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+    given = dict(a.partition("=")[::2] for a in arguments)
+    known = (*FROM_CLIPS, *FROM_RECORDS)
+    if "figure" not in given:
+        raise BadInput(f"say which figure: figure={'|'.join(known)}")
+    if given["figure"] not in known:
+        raise unknown("figure", given["figure"], known)
+    drawn, name = (from_clips if given["figure"] in FROM_CLIPS else from_records)(arguments)
+    out = Path(given.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
-        path = out / f"{own['figure']}-{config.data.name}.{suffix}"
+        path = out / f"{name}.{suffix}"
         drawn.savefig(path, dpi=150)
         print(f"written: {path}")
     return 0

@@ -19,6 +19,7 @@ from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
+from protocols.embedding import EmbeddingConfig
 from protocols.finetune import FinetuneConfig
 from protocols.linear import LinearConfig
 from protocols.linear_fast import ProbeConfig
@@ -40,7 +41,8 @@ class ProtocolConfig:
 
     Attributes:
         names: protocols to run: linear_fast, linear (:mamp, :slim, :amr for a paper's recipe), finetune, semi:SHARE,
-            retrieval, cluster, distill, robustness, and transfer:DATA (frozen and fine-tuned on other data).
+            retrieval, cluster, distill, robustness, embedding,
+            and transfer:DATA (frozen and fine-tuned on other data).
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the fast linear probe's settings.
         linear: the slow one's, where they are not its recipe's.
@@ -49,6 +51,7 @@ class ProtocolConfig:
         semi: subsets of the labels it is given.
         retrieval: what is asked of the nearest training clips.
         robustness: how strong each corruption of test clips is.
+        embedding: the map and the strips of neighbours.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
@@ -60,6 +63,7 @@ class ProtocolConfig:
     semi: SemiConfig = field(default_factory=SemiConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
 
 
 @dataclass

@@ -162,9 +162,9 @@ def _write(work: Work, records: Records, judgement: Judgement, result: Result, s
     data, part, truth = subject.data, subject.part, subject.labels[1]
     arrays = dict(result.arrays)
     if result.predicted is not None:
-        arrays |= {"predicted": result.predicted.numpy(), "truth": truth.numpy()}
+        arrays["predicted"] = result.predicted.numpy()
     if arrays:
-        arrays["class_names"] = np.array(data.class_names)
+        arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
         with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     about = {

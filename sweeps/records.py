@@ -53,7 +53,7 @@ class Records:
         return read_json(self.run(identity) / "failure.json")
 
     def arrays_file(self, identity: str, judgement: str) -> Path:
-        """What a protocol found as arrays: `predicted` and `truth` of the test clips, and its own."""
+        """What a protocol found as arrays: its own, `predicted` where there is such, and `truth` of the test clips."""
         return self.run(identity) / "eval" / judgement / "arrays.npz"
 
     def complete(self, identity: str, judgements: Iterable[str]) -> bool:
