@@ -164,9 +164,10 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
     for data, split in dict.fromkeys((r["data"], r["split"]) for r in one):
         some = next(r for r in one if (r["data"], r["split"]) == (data, split))
         trained = f", trained on {some['trained_on']}" if some.get("trained_on", data) != data else ""
+        fed = _streams([r for r in one if (r["data"], r["split"]) == (data, split)])
         notes.append(
-            f"measured: data {data} ({some['fingerprint']}){trained}, split {split}: {some['train_clips']} training "
-            f"and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
+            f"measured: data {data} ({some['fingerprint']}){trained}, {fed}, split {split}: {some['train_clips']} "
+            f"training and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
         )
         shared = next((r for r in one if r["data"] == data and "joints_shared" in r), None)
         if shared:
@@ -183,3 +184,9 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
             clips = next(r["clips_without_twins"] for r in one if r["data"] == data and "clips_without_twins" in r)
             notes.append(f"on the {clips} test clips of {data} without an identical training clip: {', '.join(shown)}")
     return notes
+
+
+def _streams(results: list[dict]) -> str:
+    """The streams of these results in words (results from before there were streams: joints)."""
+    found = list(dict.fromkeys(r.get("stream", "joint") for r in results))
+    return f"{found[0]} stream" if len(found) == 1 else f"streams {', '.join(found)}"

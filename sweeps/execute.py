@@ -26,7 +26,7 @@ from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
-from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity
+from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity, stream_of
 from sweeps.records import Records, provenance, write_json, write_text
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -89,7 +89,8 @@ def adopt(work: Work, folder: Path, report: Report) -> None:
         **provenance(),
     }
     write_json(folder / "run.json", about)
-    save_encoder(folder / "encoder.safetensors", open_encoder(path), {"identity": work.pretraining, "file": path.name})
+    kept = {"identity": work.pretraining, "file": path.name, **stream_of(data_of(work.config)[0])}
+    save_encoder(folder / "encoder.safetensors", open_encoder(path), kept)
 
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:
@@ -113,6 +114,7 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
         "hashed": content,
         "method": config.method.name,
         "data": data.name,
+        "stream": data.stream,
         "split": part.name,
         "train_clips": len(part.train),
         "seconds": time.monotonic() - began,
@@ -122,7 +124,9 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
         **provenance(),
     }
     write_json(folder / "run.json", about)
-    save_encoder(folder / "encoder.safetensors", method.kept, {"identity": identity, "method": config.method.name})
+    kept = {"identity": identity, "method": config.method.name}
+    kept |= stream_of(data) if method.trains else {}  # untrained encoders are the same in every stream
+    save_encoder(folder / "encoder.safetensors", method.kept, kept)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
@@ -175,6 +179,7 @@ def _write(work: Work, records: Records, judgement: Judgement, result: Result, s
         "trained_on": work.config.data.name,
         "fingerprint": data.fingerprint,
         "split": part.name,
+        "stream": data.stream,
         "pooling": judgement.pooling,
         "seed": work.seed,
         "selection": "last epoch; test split read once",
