@@ -47,10 +47,13 @@ class Probe:
     weight: Float[Tensor, "rate class feature"]
     bias: Float[Tensor, "rate class"]
 
+    def logits(self, x: Float[Tensor, "clip feature"]) -> Float[Tensor, "rate clip class"]:
+        """What each rate's classifier gives each class."""
+        return torch.einsum("nf,rcf->rnc", (x - self.mean) * self.scale, self.weight) + self.bias[:, None]
+
     def predict(self, x: Float[Tensor, "clip feature"]) -> Int[Tensor, "rate clip"]:
         """The class that each rate's classifier gives each clip."""
-        logits = torch.einsum("nf,rcf->rnc", (x - self.mean) * self.scale, self.weight) + self.bias[:, None]
-        return logits.argmax(-1)
+        return self.logits(x).argmax(-1)
 
 
 def fit(
@@ -141,13 +144,16 @@ class Linear(Protocol):
     label = "linear"
     reads = ("probe",)
     seeded = True
+    scores = True
 
     def __call__(self, subject: Subject) -> Result:
         settings: ProbeConfig = self.config.probe
         x, (y, truth) = subject.crops(settings.crops), subject.labels
         fit_rows, held_rows = subject.withheld(settings.validation)
         test = subject.features[1]
-        predicted, chosen = probe(x, y, fit_rows, held_rows, test, subject.classes, settings, subject.seed)
+        final, chosen = choose(x, y, fit_rows, held_rows, subject.classes, settings, subject.seed)
+        scores = final.logits(test)[0]
+        predicted = scores.argmax(-1)
         recipe = f"SGD, {settings.epochs} epochs, {len(x)} cached view(s) a clip, rate from withheld subjects"
         chosen["validation_clips"] = len(held_rows)
-        return Result({"top1": accuracy(predicted, truth)}, recipe, predicted, chosen)
+        return Result({"top1": accuracy(predicted, truth)}, recipe, predicted, chosen, {"scores": scores.numpy()})

@@ -19,6 +19,7 @@ from methods.masking import MaskingConfig
 from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
+from protocols.fusion import FusionConfig
 from protocols.linear import ProbeConfig
 from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
@@ -34,16 +35,18 @@ class ProtocolConfig:
     """How encoders are judged.
 
     Attributes:
-        names: protocols to run: linear, retrieval, cluster, distill.
+        names: protocols to run: linear, retrieval, cluster, distill, fusion.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the linear probe's settings.
         distill: how a small student is trained.
+        fusion: how the scores of streams are added.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear", "retrieval"])
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
 @dataclass

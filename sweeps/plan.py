@@ -30,6 +30,7 @@ from methods.released import open_encoder
 from methods.trainer import steps_in
 from protocols import features
 from protocols.base import make_protocol
+from protocols.fusion import fused_protocol
 from skeletons import augment, clips, sampling
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
@@ -74,6 +75,7 @@ class Work:
             for, "transfer:utdmhad frozen" a linear probe on other data.
         config: of this piece alone: one split, one seed.
         raw: judge raw coordinates, without an encoder.
+        needs: works that come first; their scores are fused, and there is no encoder.
     """
 
     cell: str
@@ -83,6 +85,7 @@ class Work:
     pretraining: str
     judgements: dict[str, Judgement]
     raw: bool = False
+    needs: tuple[Work, ...] = ()
 
     @property
     def key(self) -> str:
@@ -261,13 +264,27 @@ def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
     return found
 
 
-def _work(cell: str, config: Config, raw: bool = False) -> Work:
+def work_of(cell: str, config: Config, raw: bool = False) -> Work:
+    """The piece of work that a configuration of one split and one seed asks for.
+
+    Args:
+        raw: of raw coordinates, without an encoder.
+    """
     data, part = data_of(config)
     if raw:
         identity = RAW
     else:
         identity = given_identity(config) if config.encoder else pretraining_identity(config, data, part)[0]
     return Work(cell, part.name, config.seeds[0], config, identity, judgements_of(config, raw), raw)
+
+
+def works_of(cell: str, config: Config, raw: bool = False) -> list[Work]:
+    """The same, or, where scores of streams are to be fused, one piece for each stream and one for all."""
+    if any(fused_protocol(name, config.protocol) for name in config.protocol.names):
+        from sweeps.fusion import stream_works  # it makes works, so it stands above this file
+
+        return stream_works(cell, config, raw)
+    return [work_of(cell, config, raw)]
 
 
 def _check(config: Config) -> None:
@@ -285,6 +302,8 @@ def _check(config: Config) -> None:
     config.masking.check()
     for name in config.protocol.names:
         kind, _, target = name.partition(":")
+        if fused_protocol(name, config.protocol):
+            continue
         if kind != "transfer":
             make_protocol(name, config.protocol)
         elif target.partition("@")[0] not in options("data"):
@@ -372,10 +391,10 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         floors[UNTRAINED] = replace(reference, method=method, encoder="")
     works = []
     for name in splits_of(config):
-        raw = _work(RAW, replace(config, data=replace(reference.data, split=name)), raw=True)
-        if config.ablation.floors and raw.judgements:
-            works.append(raw)
+        if config.ablation.floors:
+            raw = works_of(RAW, replace(config, data=replace(reference.data, split=name)), raw=True)
+            works += [work for work in raw if work.judgements]
         for seed in config.seeds:
             for cell, one in {**floors, **composed}.items():
-                works.append(_work(cell, replace(one, data=replace(one.data, split=name), seeds=[seed])))
+                works += works_of(cell, replace(one, data=replace(one.data, split=name), seeds=[seed]))
     return config, works
