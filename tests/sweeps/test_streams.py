@@ -88,7 +88,7 @@ def test_the_identity_of_a_fusion_is_that_of_its_parts_and_its_weights(tiny):
     ):
         found = fused(judged)
         assert found[0] == plain[0] and found[1] != plain[1]
-    for trained in ("train.lr=1e-3", "protocol.fusion.streams=[joint,motion,bone]", "seeds=[1]"):
+    for trained in ("train.lr=7e-3", "protocol.fusion.streams=[joint,motion,bone]", "seeds=[1]"):
         found = fused(trained)
         assert found[0] != plain[0] and found[1] != plain[1]
 
