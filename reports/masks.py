@@ -6,8 +6,6 @@ four moments, hidden joints hollow.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -38,8 +36,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     if clip is not None and clip not in names:
         raise unknown("clip", clip, names[:20])
     row = names.index(clip) if clip is not None else _liveliest(data)
-    data = replace(data, stream=JOINT)  # bodies are drawn
-    view = centre_view(ClipTensors(data), torch.tensor([row]), config.views)
+    view = centre_view(ClipTensors(data), torch.tensor([row]), config.views, stream=JOINT)  # bodies are drawn
     torch.manual_seed(Draws(seed, "weights").torch_seed())
     encoder = make_encoder(config.backbone, data.topology, config.views.frames)
     for part in ("joints", "observed", "present"):

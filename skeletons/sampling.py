@@ -169,12 +169,23 @@ def resample(
     return out.view(*shape, count, 3), seen.view(*shape, count)
 
 
-def centre_view(store: ClipTensors, clip: Int[Tensor, " row"], config: ViewConfig, frames: int | None = None) -> Batch:
-    """The evaluation view: the central `test_crop` of each clip, all persons, no augmentation."""
+def centre_view(
+    store: ClipTensors,
+    clip: Int[Tensor, " row"],
+    config: ViewConfig,
+    frames: int | None = None,
+    stream: str | None = None,
+) -> Batch:
+    """The evaluation view: the central `test_crop` of each clip, all persons, no augmentation.
+
+    Args:
+        frames: of the view; the configuration's by default.
+        stream: the store's by default; bodies to be drawn, or corrupted first, are of `joint`.
+    """
     length = store.length[clip]
     cut = (length * (1 - config.test_crop) / 2).floor().long()
     joints, observed = resample(store, clip, cut, length - 2 * cut, frames or config.frames)
-    joints, observed = as_stream(store.stream, joints, observed, store.topology)
+    joints, observed = as_stream(stream or store.stream, joints, observed, store.topology)
     return Batch(joints, observed, store.present[clip], 1, store.labels[clip])
 
 

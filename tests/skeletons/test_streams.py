@@ -112,6 +112,8 @@ def test_the_evaluation_view_and_the_raw_floor_are_the_stream(clips, stream):
     expected = as_stream(stream, plain.joints, plain.observed, clips.topology)
     assert torch.equal(found.joints, expected[0]) and torch.equal(found.observed, expected[1])
     assert (found.joints[~found.present] == 0).all() and not found.observed[~found.present].any()
+    bodies = centre_view(store, rows, VIEWS, stream="joint")
+    assert torch.equal(bodies.joints, plain.joints), "on request, whatever the store's stream is"
     raw = raw_features(joints, rows).unflatten(1, (2, 64, 25, 3))
     of_raw = as_stream(stream, raw, torch.ones(raw.shape[:-1], dtype=torch.bool), clips.topology)[0]
     assert torch.equal(raw_features(store, rows), of_raw.flatten(1))
@@ -130,9 +132,11 @@ def test_a_gap_is_unobserved_in_what_is_made_of_it(clips):
     assert torch.equal(~seen["motion"][:, 13], grown)
 
 
-def test_the_data_choice_reaches_the_clips_and_a_typing_error_is_named():
-    one, other = open_clips(DataConfig()), open_clips(DataConfig(stream="bone"))
+def test_the_data_choice_reaches_the_clips_and_a_typing_error_is_named(arrays, tmp_path):
+    np.savez(tmp_path / "some.npz", **arrays)
+    data = DataConfig("archive", file=str(tmp_path / "some.npz"))
+    one, other = open_clips(data), open_clips(replace(data, stream="bone"))
     assert (one.stream, other.stream) == ("joint", "bone")
     assert one.fingerprint == other.fingerprint and ClipTensors(other).stream == "bone"
     with pytest.raises(BadInput, match="did you mean 'bone'"):
-        open_clips(DataConfig(stream="bones"))
+        open_clips(replace(data, stream="bones"))

@@ -14,34 +14,25 @@ from sweeps.plan import make_plan
 from sweeps.records import Records
 
 
-@pytest.fixture(autouse=True)
-def out(tmp_path, monkeypatch):
-    """Tables go to the test's folder."""
-    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
+def test_an_encoder_from_a_file_is_judged_on_the_stream_it_was_trained_on(tiny, tmp_path):
+    line, records = [*tiny, "protocol=retrieval", "protocol.pooling=mean"], Records(tmp_path / "runs")
+    _, untrained, trained = make_plan([*line, "method=mamp", "data.stream=bone"])[1]
+    for work in (untrained, trained):
+        execute.execute(work, records)
+    path = records.encoder(trained.pretraining)
+    assert told_with(path)["stream"] == "bone" and told_with(path)["method"] == "mamp"
+    assert "stream" not in told_with(records.encoder(untrained.pretraining))
+    before = records.result(trained.pretraining, trained.results[0])
+    assert before["stream"] == records.about(trained.pretraining)["stream"] == "bone"
 
-
-def test_an_encoder_from_a_file_is_judged_on_the_stream_it_was_trained_on(tiny, tmp_path, capfd):
-    line = [*tiny, "protocol=retrieval", "protocol.pooling=mean"]
-    assert run.main([*line, "method=mamp", "data.stream=bone"]) == 0
-    assert ", bone stream, split xsub" in capfd.readouterr().out
-    records = Records(tmp_path / "runs")
-    trained = next(p.parent for p in records.root.glob("*/run.json") if '"method": "mamp"' in p.read_text())
-    untrained = next(p.parent for p in records.root.glob("*/run.json") if '"method": "untrained"' in p.read_text())
-    assert told_with(trained / "encoder.safetensors")["stream"] == "bone"
-    assert "stream" not in told_with(untrained / "encoder.safetensors")
-    (before,) = (json.loads(p.read_text()) for p in trained.glob("eval/*/result.json"))
-    assert before["stream"] == "bone"
-
-    given = [*line, f"encoder={trained / 'encoder.safetensors'}"]
+    given = [*line, f"encoder={path}"]
     works = make_plan(given)[1]
     assert {w.config.data.stream for w in works} == {"bone"}, "the floors too"
-    assert run.main(given) == 0
-    assert ", bone stream, split xsub" in capfd.readouterr().out
-    adopted = next(p.parent for p in records.root.glob("*/run.json") if '"method": "encoder"' in p.read_text())
-    assert told_with(adopted / "encoder.safetensors")["stream"] == "bone"
-    (after,) = (json.loads(p.read_text()) for p in adopted.glob("eval/*/result.json"))
+    execute.execute(works[-1], records)
+    assert told_with(records.encoder(works[-1].pretraining))["stream"] == "bone"
+    after = records.result(works[-1].pretraining, works[-1].results[0])
     assert (after["top1"], after["stream"]) == (before["top1"], "bone")
-    assert make_plan([*given, "data.stream=bone"])[1][-1].config.data.stream == "bone"
+    assert make_plan([*given, "data.stream=bone"])[1][-1].results == works[-1].results
     with pytest.raises(BadInput, match="trained on the bone stream"):
         make_plan([*given, "data.stream=joint"])
     with pytest.raises(BadInput, match="trains an encoder on each stream"):
@@ -123,6 +114,7 @@ def test_what_cannot_be_fused_is_refused_before_anything_runs(tiny, overrides, m
 
 
 def test_streams_are_trained_judged_and_fused_once(tiny, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
     line = [*[o for o in tiny if not o.startswith("workers")], *FUSION, "workers=2"]
     records = Records(tmp_path / "runs")
     works = {w.cell: w for w in make_plan(line)[1]}
