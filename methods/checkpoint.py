@@ -72,6 +72,17 @@ def save_encoder(path: Path, encoder: Encoder, about: dict[str, str] | None = No
         save_file(tensors, temporary, {"skelbench": json.dumps(header)})
 
 
+def told_with(path: Path) -> dict[str, str]:
+    """What `save_encoder` was told to keep with an encoder; nothing where the file is not one of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return json.loads((file.metadata() or {}).get("skelbench", "{}")).get("about", {})
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
 def load_encoder(path: Path, device: torch.device | str = "cpu") -> Encoder:
     """An encoder written by `save_encoder`.
 

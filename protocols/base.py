@@ -120,6 +120,7 @@ class Protocol(ABC):
         seeded: it draws.
         raw: it can judge raw coordinates.
         pools: it judges features as `protocol.pooling` makes them; else it pools on its own, in one way.
+        scores: it keeps logits of the test clips, (test, class), as the array `scores`, so that they can be fused.
         version: bump when its meaning changes.
 
     Args:
@@ -137,6 +138,7 @@ class Protocol(ABC):
     seeded: ClassVar[bool] = False
     raw: ClassVar[bool] = True
     pools: bool = True
+    scores: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def __init__(self, config: Any, argument: str = ""):

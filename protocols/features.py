@@ -20,6 +20,7 @@ from methods.persons import pooled
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view, resample
+from skeletons.streams import as_stream
 
 VERSION = 1
 RAW_FRAMES = 64
@@ -96,9 +97,10 @@ def frozen_on(encoder: Encoder, store: ClipTensors) -> Iterator[Encoder]:
 
 def raw_features(store: ClipTensors, rows: Int[Tensor, " clip"]) -> Float[Tensor, "clip feature"]:
     """The floor without any encoder: coordinates of the whole clip, resampled to 64 frames, both persons, flattened;
-    centred as the encoders' input is."""
+    centred as the encoders' input is, and of the same stream."""
     rows = rows.to(store.device)
-    joints, _ = resample(store, rows, torch.zeros_like(rows), store.length[rows], RAW_FRAMES)
+    joints, observed = resample(store, rows, torch.zeros_like(rows), store.length[rows], RAW_FRAMES)
+    joints, _ = as_stream(store.stream, joints, observed, store.topology)
     return joints.flatten(1).float().cpu()
 
 

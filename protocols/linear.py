@@ -181,6 +181,7 @@ class Linear(Protocol):
     takes = "a paper's recipe"
     reads = ("linear",)
     seeded = True
+    scores = True
 
     def __init__(self, config: Any, argument: str = ""):
         super().__init__(config, argument)

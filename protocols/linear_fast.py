@@ -165,6 +165,7 @@ class LinearFast(Protocol):
     label = "linear (fast)"
     reads = ("probe",)
     seeded = True
+    scores = True
 
     def __init__(self, config: Any, argument: str = ""):
         super().__init__(config, argument)

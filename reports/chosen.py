@@ -154,7 +154,7 @@ def predictions(plan: dict[str, Any], records: Records, cell: str, wanted: Argum
         ]
         if any(one and "correct" in one for one in there):
             return judged(plan, records, cell, split, protocol, wanted, "predicted")
-    return judged(plan, records, cell, split, known[0] if known else "linear", wanted, "predicted")
+    return judged(plan, records, cell, split, known[0] if known else "linear_fast", wanted, "predicted")
 
 
 def command_for(plan: dict[str, Any], protocol: str) -> str:

@@ -7,7 +7,7 @@ figure=masks       what each masking strategy hides, on real skeletons   (clip=N
 From the records of the newest plan that has what it takes [plan=NAME|table=stm data=.. scale=.. setting=..] [runs=DIR]:
 figure=embedding   a map of the test clips, cells side by side           (cell=a,b; needs protocol=embedding)
 figure=neighbours  test clips and their nearest training clips, drawn    (cell=NAME; needs protocol=embedding)
-figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear|retrieval|...)
+figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear_fast|retrieval|...)
 figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
 All four take split=NAME and seed=N too.
 """

@@ -37,7 +37,8 @@ def chosen_plans(records: Records, wanted: dict[str, str]) -> list[dict[str, Any
                 continue
             if "table" in wanted and plan["ablation"] != wanted["table"]:
                 continue
-            newest[plan["ablation"] or plan["title"], plan["data"], plan["scale"], plan["setting"]] = plan
+            stream = plan.get("stream", "joint")  # plans from before there were streams
+        newest[plan["ablation"] or plan["title"], plan["data"], stream, plan["scale"], plan["setting"]] = plan
     if not newest:
         names = ", ".join(sorted({p["name"] for p in plans if p})) or "none"
         what = " ".join(f"{k}={v}" for k, v in wanted.items() if k not in ("runs", "out")) or "any table"

@@ -19,6 +19,7 @@ from skeletons.clips import Clips
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, centre_view
+from skeletons.streams import JOINT
 from skeletons.topology import Topology
 from sweeps.config import Config
 from sweeps.plan import data_of
@@ -35,7 +36,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     if clip is not None and clip not in names:
         raise unknown("clip", clip, names[:20])
     row = names.index(clip) if clip is not None else _liveliest(data)
-    view = centre_view(ClipTensors(data), torch.tensor([row]), config.views)
+    view = centre_view(ClipTensors(data), torch.tensor([row]), config.views, stream=JOINT)  # bodies are drawn
     torch.manual_seed(Draws(seed, "weights").torch_seed())
     encoder = make_encoder(config.backbone, data.topology, config.views.frames)
     for part in ("joints", "observed", "present"):

@@ -61,8 +61,8 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     """
     splits = list(dict.fromkeys(w["split"] for w in plan["works"]))
     results, splits = folds_together(results_of(plan, records), splits)
-    cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if w["cell"] not in FLOORS))
-    floors = [c for c in FLOORS if any(w["cell"] == c for w in plan["works"])]
+    cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if _whole(w["cell"]) not in FLOORS))
+    floors = [c for f in FLOORS for c in dict.fromkeys(w["cell"] for w in plan["works"]) if _whole(c) == f]
     protocols = list(dict.fromkeys(p for w in plan["works"] for p in w["judgements"]))
     published = published_columns(plan["ablation"], plan["source"])
     reference = plan["reference"] if plan["reference"] in cells else ""
@@ -76,7 +76,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
             columns += [f"{metric} {split}" for metric in also_shown(plan, protocol)]
     rows = []
     for cell in [*cells, *floors]:
-        row = [cell, *([differs.get(cell, "")] if plan["differs"] else [])]
+        row = [cell, *([differs.get(cell, differs.get(_whole(cell), ""))] if plan["differs"] else [])]
         row += [values.get(cell, "-") for values in published.values()]
         for split in splits:
             for protocol in protocols:
@@ -85,7 +85,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
                 row.append(_number(found) if found else _hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
-                    seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and cell == "raw" else mine
+                    seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and _whole(cell) == "raw" else mine
                     gap = difference(seeds, base) if seeds and base and cell != reference else None
                     row.append(_signed(gap) if gap else "")
                 row += [_mean(mine, metric) for metric in also_shown(plan, protocol)]
@@ -94,6 +94,11 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     table.notes = [what_is_published(published, plan["source"])] if published else []
     table.notes += _notes(plan, records, results)
     return table
+
+
+def _whole(cell: str) -> str:
+    """The cell that `cell` is a stream of (`untrained bone`: untrained), or itself."""
+    return cell.partition(" ")[0]
 
 
 def label_of(plan: dict[str, Any], protocol: str) -> str:
@@ -136,9 +141,10 @@ def _notes(plan: dict[str, Any], records: Records, results: Results) -> list[str
     notes = _data_notes(plan, results, one)
     for key in dict.fromkeys(p for _, _, p in results):
         known = [r for (_, _, p), by_seed in results.items() if p == key for r in by_seed.values()]
-        some = next((r for r in known if r["pooling"] != "raw"), known[0])
+        some = next((r for r in known if r["pooling"] != "raw" and r["protocol"] != "fusion"), known[0])
         own = " (the method's own)" if key.endswith(" native") else ""
         notes.append(f"{label_of(plan, key)}: {some['recipe']}, pooling {some['pooling']}{own}; {some['selection']}")
+    notes += [f"fused: {recipe}" for recipe in dict.fromkeys(r["recipe"] for r in one if r["protocol"] == "fusion")]
     seeds = sorted({w["seed"] for w in plan["works"]})
     how = (
         "Student's t over seeds" if len(seeds) >= 3 else "bootstrap over test clips (too few seeds for one over seeds)"
@@ -164,9 +170,10 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
     for data, split in dict.fromkeys((r["data"], r["split"]) for r in one):
         some = next(r for r in one if (r["data"], r["split"]) == (data, split))
         trained = f", trained on {some['trained_on']}" if some.get("trained_on", data) != data else ""
+        fed = _streams([r for r in one if (r["data"], r["split"]) == (data, split)])
         notes.append(
-            f"measured: data {data} ({some['fingerprint']}){trained}, split {split}: {some['train_clips']} training "
-            f"and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
+            f"measured: data {data} ({some['fingerprint']}){trained}, {fed}, split {split}: {some['train_clips']} "
+            f"training and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
         )
         shared = next((r for r in one if r["data"] == data and "joints_shared" in r), None)
         if shared:
@@ -183,3 +190,9 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
             clips = next(r["clips_without_twins"] for r in one if r["data"] == data and "clips_without_twins" in r)
             notes.append(f"on the {clips} test clips of {data} without an identical training clip: {', '.join(shown)}")
     return notes
+
+
+def _streams(results: list[dict]) -> str:
+    """The streams of these results in words (results from before there were streams: joints)."""
+    found = list(dict.fromkeys(r.get("stream", "joint") for r in results))
+    return f"{found[0]} stream" if len(found) == 1 else f"streams {', '.join(found)}"

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from skeletons.errors import BadInput
+from skeletons.streams import JOINT
 from skeletons.topology import Topology
 
 VERSION = 2  # bump when the meaning of a stored clip changes
@@ -47,6 +48,7 @@ class Clips:
         chiral: pairs of classes that are each other's mirror image.
         fingerprint: hash of coordinates, lengths and labels; part of every result's identity.
         source: where it came from, for messages and reports.
+        stream: what of them encoders are fed, see skeletons/streams.py; `frames` are joints whatever it is.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Clips:
     chiral: tuple[tuple[str, str], ...] = ()
     bridged: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     notes: dict[str, str] = field(default_factory=dict)
+    stream: str = JOINT
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -19,6 +19,7 @@ from skeletons.augment import Augmentation
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
+from skeletons.streams import as_stream
 from skeletons.topology import Topology
 
 VERSION = 3
@@ -64,7 +65,8 @@ class Batch:
     """Views of clips; a row is one view of one clip, all clips of the first view first.
 
     Attributes:
-        joints: metres, centred on actor 1's root in the clip's first valid frame; absent persons zero.
+        joints: metres, centred on actor 1's root in the clip's first valid frame; absent persons zero. Of the stream
+            that the clips are read as: bones or motion, if it is one of these.
         observed: False where a coordinate was made up.
         present: which persons the clip has.
         views: views of each clip in this batch; rows = views x clips.
@@ -103,10 +105,11 @@ class ClipTensors:
 
     Attributes:
         frames: float32 (frame, person, joint, 3), metres, centred on each clip's origin; absent persons zero.
+        stream: what `centre_view` and `Sampler` make of them.
     """
 
     def __init__(self, clips: Clips, device: torch.device | str = "cpu", index: np.ndarray | None = None):
-        self.topology, self.device = clips.topology, torch.device(device)
+        self.topology, self.stream, self.device = clips.topology, clips.stream, torch.device(device)
         rows = np.arange(len(clips)) if index is None else index
         # A private copy: np.memmap slices are read lazily, and centring must not write to the file.
         self.frames = torch.from_numpy(np.array(clips.frames)).to(self.device)
@@ -174,11 +177,23 @@ def resample(
     return out.view(*shape, count, 3), seen.view(*shape, count)
 
 
-def centre_view(store: ClipTensors, clip: Int[Tensor, " row"], config: ViewConfig, frames: int | None = None) -> Batch:
-    """The evaluation view: the central `test_crop` of each clip, all persons, no augmentation."""
+def centre_view(
+    store: ClipTensors,
+    clip: Int[Tensor, " row"],
+    config: ViewConfig,
+    frames: int | None = None,
+    stream: str | None = None,
+) -> Batch:
+    """The evaluation view: the central `test_crop` of each clip, all persons, no augmentation.
+
+    Args:
+        frames: of the view; the configuration's by default.
+        stream: the store's by default; bodies to be drawn, or corrupted first, are of `joint`.
+    """
     length = store.length[clip]
     cut = (length * (1 - config.test_crop) / 2).floor().long()
     joints, observed = resample(store, clip, cut, length - 2 * cut, frames or config.frames)
+    joints, observed = as_stream(stream or store.stream, joints, observed, store.topology)
     return Batch(joints, observed, store.present[clip], 1, store.labels[clip])
 
 
@@ -265,6 +280,7 @@ class Sampler:
         who = None if person is None else person.repeat(views)
         joints, observed = resample(self.store, rows, begin.T.flatten(), length.T.flatten(), frames, who)
         joints, observed = self.augmentation(joints, observed, views, draws.fork("augment", group), group)
+        joints, observed = as_stream(self.store.stream, joints, observed, self.topology)
         present = self.store.present[rows]
         if who is not None:
             present = present.gather(1, who[:, None])

@@ -21,6 +21,7 @@ from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
 from protocols.embedding import EmbeddingConfig
 from protocols.finetune import FinetuneConfig
+from protocols.fusion import FusionConfig
 from protocols.linear import LinearConfig
 from protocols.linear_fast import ProbeConfig
 from protocols.retrieval import RetrievalConfig
@@ -41,8 +42,8 @@ class ProtocolConfig:
 
     Attributes:
         names: protocols to run: linear_fast, linear (:mamp, :slim, :amr for a paper's recipe), finetune, semi:SHARE,
-            retrieval, cluster, distill, robustness, embedding,
-            and transfer:DATA (frozen and fine-tuned on other data).
+            retrieval, cluster, distill, robustness, embedding, transfer:DATA (frozen and fine-tuned on other data), and
+            fusion (of streams, each trained apart).
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the fast linear probe's settings.
         linear: the slow one's, where they are not its recipe's.
@@ -52,6 +53,7 @@ class ProtocolConfig:
         retrieval: what is asked of the nearest training clips.
         robustness: how strong each corruption of test clips is.
         embedding: the map and the strips of neighbours.
+        fusion: how the scores of streams are added.
     """
 
     names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
@@ -64,6 +66,7 @@ class ProtocolConfig:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
+from methods.encoder import Encoder
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
 from protocols.base import Result, Subject, accuracy, make_protocol
@@ -26,7 +28,8 @@ from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
-from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity
+from sweeps.fusion import fused_result
+from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity, stream_of
 from sweeps.records import Records, provenance, write_json, write_text
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -41,12 +44,17 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
     Raises:
         TrainingFailed, BadInput: recorded in the run's failure.json too.
     """
+    for need in work.needs:
+        execute(need, records, report)
     torch.set_num_threads(work.config.threads)
     with records.owned(work.pretraining) as folder:
         if records.complete(work.pretraining, work.results):
             return
         (folder / "failure.json").unlink(missing_ok=True)
         try:
+            if work.needs:
+                combine(work, records, folder, report)
+                return
             if not work.raw and not records.encoder(work.pretraining).is_file():
                 (adopt if work.config.encoder else pretrain)(work, folder, report)
             judge(work, records, report)
@@ -89,7 +97,8 @@ def adopt(work: Work, folder: Path, report: Report) -> None:
         **provenance(),
     }
     write_json(folder / "run.json", about)
-    save_encoder(folder / "encoder.safetensors", open_encoder(path), {"identity": work.pretraining, "file": path.name})
+    kept = {"identity": work.pretraining, "file": path.name, **stream_of(data_of(work.config)[0])}
+    save_encoder(folder / "encoder.safetensors", open_encoder(path), kept)
 
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:
@@ -113,6 +122,7 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
         "hashed": content,
         "method": config.method.name,
         "data": data.name,
+        "stream": data.stream,
         "split": part.name,
         "train_clips": len(part.train),
         "seconds": time.monotonic() - began,
@@ -122,7 +132,9 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
         **provenance(),
     }
     write_json(folder / "run.json", about)
-    save_encoder(folder / "encoder.safetensors", method.kept, {"identity": identity, "method": config.method.name})
+    kept = {"identity": identity, "method": config.method.name}
+    kept |= stream_of(data) if method.trains else {}  # untrained encoders are the same in every stream
+    save_encoder(folder / "encoder.safetensors", method.kept, kept)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
@@ -136,6 +148,32 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
         yield "knn", 100 * float(retrieve(x[fit], y[fit], x[held], y[held]).float().mean())
 
     return evaluator
+
+
+def combine(work: Work, records: Records, folder: Path, report: Report) -> None:
+    """Fuse the scores of the works that this one needs, where that is missing."""
+    write_text(folder / "config.yaml", to_yaml(work.config))
+    about = {
+        "identity": work.pretraining,
+        "method": work.config.method.name,
+        "fused": [need.pretraining for need in work.needs],
+        "data": data_of(work.config)[0].name,
+        "split": work.split,
+        "seconds": 0.0,
+        "clips_per_second": None,
+        "last": {},
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **provenance(),
+    }
+    write_json(folder / "run.json", about)
+    streams = "+".join(need.config.data.stream for need in work.needs)
+    for key, judgement in work.judgements.items():
+        if records.result_file(work.pretraining, judgement.identity).is_file():
+            continue
+        data, part = data_of(work.config, judgement.target)
+        result = fused_result(work, key, records)
+        _write(work, records, judgement, result, replace(data, stream=streams), part, None)
+        report("judged", {"protocol": key, "top1": result.metrics["top1"]})
 
 
 def judge(work: Work, records: Records, report: Report) -> None:
@@ -153,13 +191,21 @@ def judge(work: Work, records: Records, report: Report) -> None:
             store = same.store if same else ClipTensors(data, device)
             subjects[seen] = Subject(encoder, data, part, store, config.views, judgement.pooling, work.seed)
         result = make_protocol(judgement.protocol, config.protocol)(subjects[seen])
-        _write(work, records, judgement, result, subjects[seen])
+        _write(work, records, judgement, result, data, part, encoder)
         report("judged", {"protocol": key, "top1": next(iter(result.metrics.values()))})
 
 
-def _write(work: Work, records: Records, judgement: Judgement, result: Result, subject: Subject) -> None:
+def _write(
+    work: Work,
+    records: Records,
+    judgement: Judgement,
+    result: Result,
+    data: Clips,
+    part: Split,
+    encoder: Encoder | None,
+) -> None:
     """Put a result on file, its arrays first: where there is a result, there is all of it."""
-    data, part, truth = subject.data, subject.part, subject.labels[1]
+    truth = torch.from_numpy(data.labels[part.test])
     arrays = dict(result.arrays)
     if result.predicted is not None:
         arrays["predicted"] = result.predicted.numpy()
@@ -175,22 +221,23 @@ def _write(work: Work, records: Records, judgement: Judgement, result: Result, s
         "trained_on": work.config.data.name,
         "fingerprint": data.fingerprint,
         "split": part.name,
+        "stream": data.stream,
         "pooling": judgement.pooling,
         "seed": work.seed,
         "selection": "last epoch; test split read once",
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         **provenance(),
     }
-    if subject.encoder is not None and subject.encoder.topology != data.topology:
-        known = subject.encoder.topology.joints
+    if encoder is not None and encoder.topology != data.topology:
+        known = encoder.topology.joints
         about["joints_shared"] = [joint for joint in data.topology.joints if joint in known]
         about["joints_unknown"] = [joint for joint in data.topology.joints if joint not in known]
-    write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, subject), **about})
+    write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, data, part), **about})
 
 
-def _told(result: Result, subject: Subject) -> dict[str, Any]:
+def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
     """A protocol's result as plain values; on splits with training clips among the test clips, also without those."""
-    data, part, truth = subject.data, subject.part, subject.labels[1]
+    truth = torch.from_numpy(data.labels[part.test])
     found = {"recipe": result.recipe, **result.details, **result.metrics, "value": next(iter(result.metrics.values()))}
     neither = np.setdiff1d(np.arange(len(data)), np.concatenate([part.train, part.test]))
     found |= {"train_clips": len(part.train), "test_clips": len(part.test), "left_out": data.names(neither)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from methods import backbone, decoder, trainer
 from methods.backbone import Transformer
 from methods.base import Method, method_class, refuses
+from methods.checkpoint import told_with
 from methods.encoder import encoder_kinds
 from methods.masking import MaskingConfig, all_strategies
 from methods.persons import POOLINGS
@@ -29,11 +30,13 @@ from methods.released import open_encoder
 from methods.trainer import steps_in
 from protocols import features
 from protocols.base import make_protocol
+from protocols.fusion import fused_protocol
 from skeletons import augment, clips, sampling
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import Split, folds, split
+from skeletons.streams import JOINT
 from sweeps.config import Config, compose, differing, options, select
 
 RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
@@ -72,6 +75,7 @@ class Work:
             asked for, "transfer:utdmhad frozen" a linear probe on other data.
         config: of this piece alone: one split, one seed.
         raw: judge raw coordinates, without an encoder.
+        needs: works that come first; their scores are fused, and there is no encoder.
     """
 
     cell: str
@@ -81,6 +85,7 @@ class Work:
     pretraining: str
     judgements: dict[str, Judgement]
     raw: bool = False
+    needs: tuple[Work, ...] = ()
 
     @property
     def key(self) -> str:
@@ -99,8 +104,8 @@ def digest(content: Any) -> str:
 
 
 @cache
-def _opened(name: str, root: str | None, file: str | None, cache_folder: str | None) -> Clips:
-    return open_clips(DataConfig(name=name, root=root, file=file, cache=cache_folder))
+def _opened(name: str, root: str | None, file: str | None, cache_folder: str | None, stream: str) -> Clips:
+    return open_clips(DataConfig(name=name, root=root, file=file, cache=cache_folder, stream=stream))
 
 
 def data_of(config: Config, target: str = "") -> tuple[Clips, Split]:
@@ -110,7 +115,7 @@ def data_of(config: Config, target: str = "") -> tuple[Clips, Split]:
         target: other data to judge on, see `target_of`.
     """
     d = target_of(config, target) if target else config.data
-    found = _opened(d.name, d.root, d.file, d.cache)
+    found = _opened(d.name, d.root, d.file, d.cache, d.stream)
     return found, split(found, d.split)
 
 
@@ -120,10 +125,12 @@ def _named(target: str) -> DataConfig:
 
 
 def target_of(config: Config, target: str) -> DataConfig:
-    """The data that a transfer goes to, by its own default split, from the same folders; `NAME@SPLIT` says another."""
+    """The data that a transfer goes to, by its own default split, from the same folders and as the same stream;
+    `NAME@SPLIT` says another split."""
     name, _, part = target.partition("@")
     found = _named(name)
-    return replace(found, root=config.data.root, cache=config.data.cache, split=part or found.split)
+    d = config.data
+    return replace(found, root=d.root, cache=d.cache, stream=d.stream, split=part or found.split)
 
 
 def device_of(config: Config) -> str:
@@ -157,6 +164,11 @@ def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, 
     return found
 
 
+def stream_of(data: Clips) -> dict[str, str]:
+    """The stream, for an identity and for an encoder's file: nothing where it is the neutral one."""
+    return {} if data.stream == JOINT else {"stream": data.stream}
+
+
 def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str, dict[str, Any]]:
     """Identity of the encoder that a configuration makes, and the content that was hashed."""
     import torch
@@ -188,7 +200,7 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
             "torch": torch.__version__.partition("+")[0],
         }
         frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
-        content |= {"frozen": frozen} if frozen else {}
+        content |= ({"frozen": frozen} if frozen else {}) | stream_of(data)
         content["versions"] |= {
             "decoder": decoder.VERSION,
             "trainer": trainer.VERSION,
@@ -219,6 +231,7 @@ def judgement(config: Config, protocol: str, pooling: str, target: str = "", raw
         "pooling": RAW if raw else pooling,
         "test_crop": config.views.test_crop,
         "seed": config.seeds[0] if judge.seeded else None,
+        **stream_of(data),
     }
     return Judgement(digest(content), protocol, RAW if raw else pooling, target, judge.heading)
 
@@ -251,13 +264,27 @@ def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
     return found
 
 
-def _work(cell: str, config: Config, raw: bool = False) -> Work:
+def work_of(cell: str, config: Config, raw: bool = False) -> Work:
+    """The piece of work that a configuration of one split and one seed asks for.
+
+    Args:
+        raw: of raw coordinates, without an encoder.
+    """
     data, part = data_of(config)
     if raw:
         identity = RAW
     else:
         identity = given_identity(config) if config.encoder else pretraining_identity(config, data, part)[0]
     return Work(cell, part.name, config.seeds[0], config, identity, judgements_of(config, raw), raw)
+
+
+def works_of(cell: str, config: Config, raw: bool = False) -> list[Work]:
+    """The same, or, where scores of streams are to be fused, one piece for each stream and one for all."""
+    if any(fused_protocol(name, config.protocol) for name in config.protocol.names):
+        from sweeps.fusion import stream_works  # it makes works, so it stands above this file
+
+        return stream_works(cell, config, raw)
+    return [work_of(cell, config, raw)]
 
 
 def _check(config: Config) -> None:
@@ -275,6 +302,8 @@ def _check(config: Config) -> None:
     config.masking.check()
     for name in config.protocol.names:
         kind, _, target = name.partition(":")
+        if fused_protocol(name, config.protocol):
+            continue
         if kind != "transfer":
             make_protocol(name, config.protocol)
         elif target.partition("@")[0] not in options("data"):
@@ -308,10 +337,22 @@ def grid_cells(overrides: Sequence[str]) -> tuple[list[str], dict[str, list[str]
     return plain, {" ".join(c): list(c) for c in itertools.product(*axes)} if axes else {}
 
 
-def as_given(config: Config) -> Config:
-    """The configuration with the shape of the encoder that it names, so that its floors have the same."""
-    encoder = open_encoder(Path(config.encoder))
-    return replace(config, backbone=encoder.config, views=replace(config.views, frames=encoder.frames))
+def as_given(config: Config, said: Collection[str] = ()) -> Config:
+    """The configuration with the shape of the encoder that it names, so that its floors have the same, and with the
+    stream that it was trained on (joints, where its file names none).
+
+    Args:
+        said: keys on the command line.
+
+    Raises:
+        BadInput: no encoder, or the command line asks for another stream.
+    """
+    path = Path(config.encoder)
+    encoder, stream = open_encoder(path), told_with(path).get("stream", JOINT)
+    if "data.stream" in said and config.data.stream != stream:
+        raise BadInput(f"{path}: trained on the {stream} stream; judge it with data.stream={stream}, or leave that out")
+    data, views = replace(config.data, stream=stream), replace(config.views, frames=encoder.frames)
+    return replace(config, backbone=encoder.config, views=views, data=data)
 
 
 def splits_of(config: Config) -> list[str]:
@@ -333,7 +374,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     said = {o.partition("=")[0] for o in plain}
     composed: dict[str, Config] = {}
     if config.encoder:
-        composed, cells = {"encoder": as_given(config)}, {}
+        composed, cells = {"encoder": as_given(config, said)}, {}
     else:
         cells = grid or config.ablation.cells or {config.method.name: []}
     for cell, changes in cells.items():  # the command line wins over the cell
@@ -350,11 +391,10 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         floors[UNTRAINED] = replace(reference, method=method, encoder="")
     works = []
     for name in splits_of(config):
-        data = replace(config.data, split=name)
-        raw = _work(RAW, replace(config, data=data), raw=True)
-        if config.ablation.floors and raw.judgements:
-            works.append(raw)
+        if config.ablation.floors:
+            raw = works_of(RAW, replace(config, data=replace(reference.data, split=name)), raw=True)
+            works += [work for work in raw if work.judgements]
         for seed in config.seeds:
             for cell, one in {**floors, **composed}.items():
-                works.append(_work(cell, replace(one, data=data, seeds=[seed])))
+                works += works_of(cell, replace(one, data=replace(one.data, split=name), seeds=[seed]))
     return config, works

@@ -3,7 +3,7 @@
 ablation=NAME        fill a table                     (see sweeps/conf/ablation)
 method=NAME          train and judge one method       (see sweeps/conf/method)
 encoder=PATH         judge an encoder from a file     (one of ours, or SLiM's release)
-data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive
+data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   (data.stream=joint|bone|motion)
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
 seeds=[0,1,2]        splits=[xsub,xview]    workers=N    dry=true
@@ -51,6 +51,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "reference": config.ablation.reference,
             "show": config.ablation.show,
             "data": config.data.name,
+            "stream": " ".join(dict.fromkeys(w.config.data.stream for w in works)),
             "scale": config.scale,
             "setting": config.setting,
             "written": time.time(),

@@ -26,7 +26,6 @@ from sweeps.records import Records
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import Trial
 
 Event = tuple[str, str, dict[str, Any]]  # kind, key of the work, details
 
@@ -52,24 +51,31 @@ def enqueue(study: Study, works: Sequence[Work], records: Records) -> None:
     waiting = set()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
         key, identity = trial.user_attrs.get("key"), trial.user_attrs.get("pretraining", "")
-        if trial.state == TrialState.WAITING or records.is_owned(identity):
+        owned = (identity, *(need["pretraining"] for need in trial.user_attrs.get("needs", ())))
+        if trial.state == TrialState.WAITING or any(map(records.is_owned, owned)):
             waiting.add(key)
         else:  # its worker died
             study.tell(trial.number, state=TrialState.FAIL)
-    for work in works:
+    for work in sorted(works, key=lambda w: bool(w.needs)):  # who needs others waits for them: last, all are there
         if work.key not in waiting:
-            told: dict[str, Any] = {"key": work.key, "pretraining": work.pretraining, "config": to_yaml(work.config)}
-            told |= {"cell": work.cell, "split": work.split, "raw": work.raw}
             params = {"cell": work.cell, "split": work.split, "seed": work.seed}
-            told["judgements"] = {name: asdict(judgement) for name, judgement in work.judgements.items()}
-            study.enqueue_trial(params, user_attrs=told)
+            study.enqueue_trial(params, user_attrs={"key": work.key, **_told(work)})
 
 
-def _work_of(trial: Trial) -> Work:
-    a = trial.user_attrs
+def _told(work: Work) -> dict[str, Any]:
+    """A piece of work as plain values, for the queue."""
+    told: dict[str, Any] = {"pretraining": work.pretraining, "config": to_yaml(work.config)}
+    told |= {"cell": work.cell, "split": work.split, "raw": work.raw, "needs": [_told(need) for need in work.needs]}
+    told["judgements"] = {name: asdict(judgement) for name, judgement in work.judgements.items()}
+    return told
+
+
+def _work_of(a: dict[str, Any]) -> Work:
+    """The piece of work that `_told` wrote down."""
     config = from_yaml(a["config"])
     judgements = {key: Judgement(**fields) for key, fields in a["judgements"].items()}
-    return Work(a["cell"], a["split"], config.seeds[0], config, a["pretraining"], judgements, a["raw"])
+    needs = tuple(map(_work_of, a["needs"]))
+    return Work(a["cell"], a["split"], config.seeds[0], config, a["pretraining"], judgements, a["raw"], needs)
 
 
 def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], None]) -> None:
@@ -82,7 +88,7 @@ def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], Non
         if "key" not in trial.user_attrs:  # somebody else took the last one between the two lines above
             study.tell(trial, state=TrialState.FAIL)
             return
-        work = _work_of(trial)
+        work = _work_of(trial.user_attrs)
         tell(("started", work.key, {"cell": work.cell, "split": work.split, "seed": work.seed}))
         try:
             execute(work, records, lambda kind, details, key=work.key: tell((kind, key, details)))  # type: ignore[misc]

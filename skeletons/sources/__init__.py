@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from skeletons import clips as store
 from skeletons.clips import Clips, open_store, write_store
 from skeletons.errors import BadInput, unknown
+from skeletons.streams import JOINT, STREAMS
 from skeletons.topology import Topology
 
 SETS = ("irds", "nwucla", "utdmhad", "sbu")  # read from data.root/NAME.npz
@@ -44,6 +45,7 @@ class DataConfig:
         root: folder of NAME.npz for the four public sets; default ../shared/data where it exists.
         file: path of the archive for ntu60, ntu120 and archive.
         split: which clips train (see skeletons/splits.py).
+        stream: what encoders are fed: joint, bone or motion (see skeletons/streams.py).
         cache: folder for prepared clip stores; default $SKELBENCH_CACHE or ~/.cache/skelbench.
     """
 
@@ -51,6 +53,7 @@ class DataConfig:
     root: str | None = None
     file: str | None = None
     split: str = "xsub"
+    stream: str = JOINT
     cache: str | None = None
 
 
@@ -81,6 +84,8 @@ def open_clips(config: DataConfig) -> Clips:
 
     if config.name not in SOURCES:
         raise unknown("data", config.name, SOURCES)
+    if config.stream not in STREAMS:
+        raise unknown("data.stream", config.stream, STREAMS)
     if config.name in DEMOS:
         spec = demo.DemoSpec() if config.name == "demo" else demo20.SPEC
         key: object = [demo.VERSION, asdict(spec)]
@@ -106,7 +111,7 @@ def open_clips(config: DataConfig) -> Clips:
         notes = {k: str(arrays[k]) for k in ("license", "source", "sensor", "split_note") if k in arrays}
         about = {"name": config.name, "source": place, "chiral": chiral, "notes": notes}
         write_store(folder, arrays, topology, about)
-    return open_store(folder)
+    return replace(open_store(folder), stream=config.stream)
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Topology:

@@ -34,7 +34,8 @@ OF_TEST_CLIPS = {"cluster": "clusters are found among the test clips, and named 
 def settings() -> ProtocolConfig:
     """Every protocol at a size of a second."""
     config = ProtocolConfig()
-    config.probe = replace(config.probe, epochs=30, batch=16, crops=1)
+    config.probe = replace(config.probe, length="30 epochs", batch=16, crops=1)
+    config.linear = replace(config.linear, length="30 epochs", batch=16)
     config.distill = replace(config.distill, width=16, steps=60, batch=16, warmup=5, lr=3e-3, timings=1)
     config.finetune = replace(config.finetune, length="30 steps", batch=12, lr=0.01, layer_decay=1.0, evaluations=1)
     config.semi = replace(config.semi, draws=2)

@@ -122,6 +122,7 @@ def test_what_is_missing_shows_as_missing_and_what_failed_as_failed(runs):
     assert rows["no-local"][3] == "missing" and rows["no-global"][3] == "failed"
     assert rows["raw"][4].startswith("-50.0")
     assert any("bootstrap over test clips" in note for note in table.notes)
+    assert any("demo (f), joint stream, split xsub" in note for note in table.notes), "what has no stream is of joints"
 
 
 def test_the_command_writes_every_format_and_refuses_unknown_arguments(runs, tmp_path, capsys):

@@ -185,3 +185,51 @@ def test_folds_stand_for_every_fold(tiny, archive, tmp_path):
     assert [w.split for w in works] == ["fold:0", "fold:1", "fold:2"]
     with pytest.raises(BadInput, match="has no folds"):
         make_plan([*tiny, "splits=[folds]"])
+
+
+def everything(overrides: list[str]) -> list[tuple[str, list[str]]]:
+    return [(w.pretraining, w.results) for w in make_plan(overrides)[1]]
+
+
+def test_joints_are_the_neutral_stream_and_others_are_other_work(tiny):
+    line = [*tiny, "method=mamp"]
+    plain = everything(line)
+    assert everything([*line, "data.stream=joint"]) == plain
+    found = {s: make_plan([*line, f"data.stream={s}"])[1] for s in ("joint", "bone", "motion")}
+    assert len({w.pretraining for works in found.values() for w in works if w.cell == "mamp"}) == 3
+    assert len({w.pretraining for works in found.values() for w in works if w.cell == "untrained"}) == 1
+    for place in range(3):  # raw, untrained and mamp are judged on their own stream
+        judged = [set(works[place].results) for works in found.values()]
+        assert not set.intersection(*judged) and len(set.union(*judged)) == 3 * len(judged[0])
+
+
+def test_a_transfer_keeps_the_stream(tiny):
+    from sweeps.plan import data_of
+
+    config = make_plan([*tiny, "method=mamp", "data.stream=bone"])[0]
+    assert data_of(config)[0].stream == data_of(config, "demo")[0].stream == "bone"
+
+
+def test_a_cell_may_set_the_stream(tiny):
+    works = make_plan([*tiny, "method=mamp", "grid.data.stream=bone,motion"])[1]
+    assert [w.config.data.stream for w in works] == ["bone", "bone", "bone", "motion"]
+    assert len({w.pretraining for w in works}) == 4
+
+
+def test_an_unknown_stream_is_refused(tiny):
+    with pytest.raises(BadInput, match="did you mean 'motion'"):
+        make_plan([*tiny, "method=mamp", "data.stream=motions"])
+def test_a_transfer_is_judged_twice_and_says_so(tiny):
+    works = make_plan([*tiny, "method=mamp", "protocol.names=[retrieval,transfer:demo20]"])[1]
+    raw, mamp = works[0], works[-1]
+    assert list(mamp.judgements) == ["retrieval", "transfer:demo20 frozen", "transfer:demo20 fine-tuned"]
+    frozen, tuned = list(mamp.judgements.values())[1:]
+    assert (frozen.target, tuned.target) == ("demo20", "demo20")
+    assert (frozen.heading, tuned.heading) == ("frozen on demo20", "fine-tuned on demo20")
+    assert len({j.identity for j in mamp.judgements.values()}) == 3
+    assert list(raw.judgements) == ["retrieval", "transfer:demo20 frozen"]
+    other = make_plan([*tiny, "method=mamp", "protocol.names=[transfer:demo20@xview]"])[1][-1]
+    assert other.judgements["transfer:demo20@xview frozen"].identity != frozen.identity
+    assert other.pretraining == mamp.pretraining
+
+
