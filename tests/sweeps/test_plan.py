@@ -219,6 +219,8 @@ def test_a_cell_may_set_the_stream(tiny):
 def test_an_unknown_stream_is_refused(tiny):
     with pytest.raises(BadInput, match="did you mean 'motion'"):
         make_plan([*tiny, "method=mamp", "data.stream=motions"])
+
+
 def test_a_transfer_is_judged_twice_and_says_so(tiny):
     works = make_plan([*tiny, "method=mamp", "protocol.names=[retrieval,transfer:demo20]"])[1]
     raw, mamp = works[0], works[-1]
@@ -231,5 +233,3 @@ def test_a_transfer_is_judged_twice_and_says_so(tiny):
     other = make_plan([*tiny, "method=mamp", "protocol.names=[transfer:demo20@xview]"])[1][-1]
     assert other.judgements["transfer:demo20@xview frozen"].identity != frozen.identity
     assert other.pretraining == mamp.pretraining
-
-
