@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from reports.tables import FLOORS, label_of
+from reports.tables import FLOORS
 from skeletons.errors import BadInput, unknown
 from sweeps.records import Records
 
@@ -23,12 +23,13 @@ class Found:
     """One cell, one split, one protocol.
 
     Attributes:
-        heading: of the protocol, as tables have it.
+        protocol, heading: as the plan and as its tables name it.
         results, arrays: of each seed, in the seeds' order.
     """
 
     cell: str
     split: str
+    protocol: str
     heading: str
     results: list[dict[str, Any]]
     arrays: list[dict[str, np.ndarray]]
@@ -90,6 +91,11 @@ def cells_in(plan: dict[str, Any], given: str = "") -> list[str]:
     return asked
 
 
+def protocols_in(plan: dict[str, Any]) -> list[str]:
+    """All protocols that the plan judges by."""
+    return list(dict.fromkeys(p for w in plan["works"] for p in w["judgements"]))
+
+
 def one_cell(plan: dict[str, Any], wanted: Arguments) -> str:
     """The one cell that was asked for; or the plan's reference, or its first that is no floor."""
     asked = cells_in(plan, wanted.get("cell", ""))
@@ -119,7 +125,7 @@ def judged(
         works = [w for w in works if str(w["seed"]) == wanted["seed"]]
         if not works:
             raise unknown("seed", wanted["seed"], {str(w["seed"]) for w in plan["works"]})
-    if protocol in plan["labels"] and not any(protocol in w["judgements"] for w in works):
+    if protocol in protocols_in(plan) and not any(protocol in w["judgements"] for w in works):
         raise BadInput(f"plan {plan['name']} does not judge {cell} on {split} by {protocol}")
     results, arrays = [], []
     for work in works:
@@ -138,7 +144,8 @@ def judged(
         arrays.append(kept)
     if not results:
         raise BadInput(f"no {protocol} of {cell} on {split} yet; run: {command_for(plan, protocol)}")
-    return Found(cell, split, label_of(plan, protocol), results, arrays)
+    heading = plan.get("labels", {}).get(protocol, protocol)  # plans of older versions have none
+    return Found(cell, split, protocol, heading, results, arrays)
 
 
 def predictions(plan: dict[str, Any], records: Records, cell: str, wanted: Arguments) -> Found:
@@ -159,7 +166,7 @@ def predictions(plan: dict[str, Any], records: Records, cell: str, wanted: Argum
 
 def command_for(plan: dict[str, Any], protocol: str) -> str:
     """The command that makes a protocol's results of a plan."""
-    if protocol in plan["labels"]:
+    if protocol in protocols_in(plan):
         return plan["command"]
     name = protocol.partition(" ")[0]
     other = [

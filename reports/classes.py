@@ -63,8 +63,7 @@ def class_accuracy(plan: dict[str, Any], records: Records, wanted: Arguments) ->
     other = wanted.get("to", UNTRAINED if floor else "")
     base = None
     if other:
-        key = {k: v for k, v in plan["labels"].items() if v == found.heading}
-        base = predictions(plan, records, one_cell(plan, {"cell": other}), {"protocol": next(iter(key)), **wanted})
+        base = predictions(plan, records, one_cell(plan, {"cell": other}), {**wanted, "protocol": found.protocol})
         if not np.array_equal(base.truth, found.truth):
             raise BadInput(f"{cell} and {other} were not judged on the same clips")
 
