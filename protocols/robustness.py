@@ -6,15 +6,16 @@ all of these settings; beside it the accuracy on clean clips, the share of it th
 curves. No paper on self-supervised skeletons publishes such a table: which corruptions, how strong, and that all count
 alike is this project's ASSUMPTION.
 
-Clips are corrupted after they were resampled to the encoder's frames and centred, in metres: what is judged is the
-encoder, not the gap filling before it.
+Clips are corrupted after they were resampled to the encoder's frames and centred, in metres, and before bones or motion
+are made of them: what is judged is the encoder, not the gap filling before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from skeletons.corruptions import CORRUPTIONS
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, centre_view, resample
+from skeletons.streams import JOINT, as_stream
 
 BATCH = 256
 
@@ -72,18 +74,23 @@ class RobustnessConfig:
 
 
 def corrupted(view: Batch, name: str, strength: float, subject: Subject, batch: int) -> Batch:
-    """A view of the test clips, worse.
+    """A view of the test clips, worse, and then as the stream that is judged.
 
     Args:
+        view: joints, whatever the stream.
         batch: its number.
     """
     draws = Draws(subject.seed, "robustness", name, strength, batch, device=view.joints.device)
-    return CORRUPTIONS[name].apply(view, strength, draws, subject.store.topology)
+    worse = CORRUPTIONS[name].apply(view, strength, draws, subject.store.topology)
+    joints, observed = as_stream(subject.store.stream, worse.joints, worse.observed, subject.store.topology)
+    return replace(worse, joints=joints, observed=observed)
 
 
 def _views(subject: Subject, encoder: Encoder | None) -> Iterator[Batch]:
-    """The view of the test clips that `features` are made of, in batches (raw coordinates: the whole clip)."""
-    store = subject.store
+    """The view of the test clips that `features` are made of, in batches (raw coordinates: the whole clip), as joints:
+    sensors lose joints, and bones and motion are made of what is left."""
+    store = copy(subject.store)
+    store.stream = JOINT
     for rows in torch.from_numpy(subject.part.test).to(store.device).split(BATCH):
         if encoder is not None:
             yield centre_view(store, rows, subject.views, encoder.frames)

@@ -15,7 +15,9 @@ from protocols import robustness
 from protocols.base import Subject
 from protocols.robustness import ProbeConfig, Robustness, RobustnessConfig, choose, corrupted
 from skeletons.clips import Clips, open_store, write_store
+from skeletons.corruptions import noise
 from skeletons.errors import BadInput
+from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, ViewConfig, centre_view
 from skeletons.splits import split
 from skeletons.topology import KINECT_V2
@@ -172,3 +174,21 @@ def test_batches_are_worse_on_their_own(made, monkeypatch):
 def test_strengths_that_make_no_sense_are_refused(strengths, named):
     with pytest.raises(BadInput, match=rf"protocol\.robustness.*{named}"):
         Robustness(SimpleNamespace(robustness=RobustnessConfig(**strengths)))
+
+
+@pytest.mark.parametrize("stream", ["bone", "motion"])
+@pytest.mark.parametrize("encoder", [Reader(0), None], ids=["encoder", "raw"])
+def test_joints_are_corrupted_before_other_streams_are_made_of_them(made, stream, encoder):
+    subject = subject_of(replace(made(0), stream=stream), encoder)
+    result = judge(subject, **CLEAN)
+    for row in result.predicted:
+        assert torch.equal(row, result.predicted[0])
+    assert result.metrics["robust"] == pytest.approx(result.metrics["clean"])
+    view = centre_view(ClipTensors(made(0)), torch.from_numpy(subject.part.test), VIEWS, FRAMES)
+    moved = noise(view, 0.3, Draws(subject.seed, "robustness", "noise", 0.3, 0), KINECT_V2)
+    worse = corrupted(view, "noise", 0.3, subject, 0)
+    if stream == "bone":
+        parents = list(KINECT_V2.parents)
+        assert torch.equal(worse.joints, moved.joints - moved.joints[:, :, :, parents])
+    else:
+        assert torch.equal(worse.joints[:, :, :-1], moved.joints.diff(dim=2))
