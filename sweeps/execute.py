@@ -213,6 +213,7 @@ def _write(
         arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
         with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    pools = make_protocol(judgement.protocol, work.config.protocol).pools
     about = {
         "protocol": judgement.protocol,
         "identity": judgement.identity,
@@ -222,7 +223,7 @@ def _write(
         "fingerprint": data.fingerprint,
         "split": part.name,
         "stream": data.stream,
-        "pooling": judgement.pooling,
+        "pooling": judgement.pooling if work.raw or pools else "its own",
         "seed": work.seed,
         "selection": "last epoch; test split read once",
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
