@@ -232,7 +232,7 @@ class Linear(Protocol):
         by = f"best of {len(kinds)} heads by withheld subjects, " if len(kinds) > 1 else ""
         own = f", persons pooled by {recipe.persons}" if self.argument and subject.encoder is not None else ""
         text = f"{recipe.paper}'s recipe, SGD, {rates}, {by}{length} ({steps} steps of {batch}){said}{own}"
-        arrays = {"scores": scores.half().numpy()}
+        arrays = {"scores": scores.numpy()}
         return Result({"top1": top1, "best_test": best}, text, predicted, details, arrays)
 
     def _length(self, recipe: Recipe, clips: int) -> tuple[int, int, str]:

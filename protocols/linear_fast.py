@@ -186,5 +186,5 @@ class LinearFast(Protocol):
             "rate and weight decay from withheld subjects"
         )
         details = {"validation_clips": len(held_rows), "steps": steps, "settings_tried": len(settings.settings())}
-        arrays = {"scores": scores.half().numpy()}
+        arrays = {"scores": scores.numpy()}
         return Result({"top1": accuracy(predicted, truth)}, recipe, predicted, {**chosen, **details}, arrays)

@@ -32,6 +32,8 @@ from sweeps.fusion import fused_result
 from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity, stream_of
 from sweeps.records import Records, provenance, write_json, write_text
 
+PEEKED = "best_test was looked at on the way and used for nothing"
+
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -225,7 +227,7 @@ def _write(
         "stream": data.stream,
         "pooling": judgement.pooling if work.raw or pools else "its own",
         "seed": work.seed,
-        "selection": "last epoch; test split read once",
+        "selection": "last epoch; " + (PEEKED if "best_test" in result.metrics else "test split read once"),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         **provenance(),
     }
