@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from skeletons.corruptions import CORRUPTIONS
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, centre_view, resample
+from skeletons.streams import JOINT, as_stream
 
 BATCH = 256
 
@@ -72,21 +73,25 @@ class RobustnessConfig:
 
 
 def corrupted(view: Batch, name: str, strength: float, subject: Subject, batch: int) -> Batch:
-    """A view of the test clips, worse.
+    """A view of the test clips' joints, worse, as the stream that is judged: it is bodies that go wrong.
 
     Args:
         batch: its number.
     """
     draws = Draws(subject.seed, "robustness", name, strength, batch, device=view.joints.device)
-    return CORRUPTIONS[name].apply(view, strength, draws, subject.store.topology)
+    store = subject.store
+    worse = CORRUPTIONS[name].apply(view, strength, draws, store.topology)
+    joints, observed = as_stream(store.stream, worse.joints, worse.observed, store.topology)
+    return replace(worse, joints=joints, observed=observed)
 
 
 def _views(subject: Subject, encoder: Encoder | None) -> Iterator[Batch]:
-    """The view of the test clips that `features` are made of, in batches (raw coordinates: the whole clip)."""
+    """The joints of the view that `features` are made of, of the test clips, in batches (raw coordinates: the whole
+    clip)."""
     store = subject.store
     for rows in torch.from_numpy(subject.part.test).to(store.device).split(BATCH):
         if encoder is not None:
-            yield centre_view(store, rows, subject.views, encoder.frames)
+            yield centre_view(store, rows, subject.views, encoder.frames, JOINT)
         else:
             joints, observed = resample(store, rows, torch.zeros_like(rows), store.length[rows], RAW_FRAMES)
             yield Batch(joints, observed, store.present[rows])
