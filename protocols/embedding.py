@@ -29,6 +29,7 @@ from protocols.base import Protocol, Result, Subject
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import centre_view
+from skeletons.streams import JOINT
 
 
 @dataclass
@@ -161,7 +162,7 @@ class Embedding(Protocol):
         found, apart = neighbours_of(test[queries], gallery, settings.neighbours)
         rows = np.concatenate([subject.part.test[queries][:, None], subject.part.train[found]], 1)
         flat = torch.from_numpy(rows.reshape(-1)).to(store.device)
-        view = centre_view(store, flat, subject.views, settings.frames)
+        view = centre_view(store, flat, subject.views, settings.frames, JOINT)  # bodies are drawn
         joints = view.joints.transpose(1, 2).unflatten(0, rows.shape).cpu()  # frame before person
         seen = (view.observed & view.present[:, :, None, None]).transpose(1, 2).unflatten(0, rows.shape).cpu()
         return {

@@ -6,7 +6,7 @@ So the field's three-stream numbers come about: AimCLR (ensemble_ntu_cs.py, ense
 (ensemble.py) add the classifiers' raw logits with weights 0.6, 0.6 and 0.4 for joint, bone and motion (CTR-GCN's third
 is the joints' motion, and a fourth, the bones' motion, has 0.4). Neither says how these were found; here they are
 settings that stand before the test split is read, and are not tuned. ASSUMPTION: they suit other classifiers than
-AimCLR's. Logits of our probes are as large as their learning rate lets them grow, so a stream may count for more than
+AimCLR's. Logits of our probes are as large as their rate and decay let them grow, so a stream may count for more than
 its weight says; `scores=probabilities` takes softmax(logits) instead, of which each stream has as much to give.
 
 Fusion judges several encoders, so it is no `Protocol`: `protocol.names` takes `fusion`, or `fusion:PROTOCOL` for the

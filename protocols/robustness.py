@@ -6,15 +6,14 @@ all of these settings; beside it the accuracy on clean clips, the share of it th
 curves. No paper on self-supervised skeletons publishes such a table: which corruptions, how strong, and that all count
 alike is this project's ASSUMPTION.
 
-Clips are corrupted after they were resampled to the encoder's frames and centred, in metres, and before bones or motion
-are made of them: what is judged is the encoder, not the gap filling before it.
+Clips are corrupted after they were resampled to the encoder's frames and centred, in metres: what is judged is the
+encoder, not the gap filling before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,26 +73,25 @@ class RobustnessConfig:
 
 
 def corrupted(view: Batch, name: str, strength: float, subject: Subject, batch: int) -> Batch:
-    """A view of the test clips, worse, and then as the stream that is judged.
+    """A view of the test clips' joints, worse, as the stream that is judged: it is bodies that go wrong.
 
     Args:
-        view: joints, whatever the stream.
         batch: its number.
     """
     draws = Draws(subject.seed, "robustness", name, strength, batch, device=view.joints.device)
-    worse = CORRUPTIONS[name].apply(view, strength, draws, subject.store.topology)
-    joints, observed = as_stream(subject.store.stream, worse.joints, worse.observed, subject.store.topology)
+    store = subject.store
+    worse = CORRUPTIONS[name].apply(view, strength, draws, store.topology)
+    joints, observed = as_stream(store.stream, worse.joints, worse.observed, store.topology)
     return replace(worse, joints=joints, observed=observed)
 
 
 def _views(subject: Subject, encoder: Encoder | None) -> Iterator[Batch]:
-    """The view of the test clips that `features` are made of, in batches (raw coordinates: the whole clip), as joints:
-    sensors lose joints, and bones and motion are made of what is left."""
-    store = copy(subject.store)
-    store.stream = JOINT
+    """The joints of the view that `features` are made of, of the test clips, in batches (raw coordinates: the whole
+    clip)."""
+    store = subject.store
     for rows in torch.from_numpy(subject.part.test).to(store.device).split(BATCH):
         if encoder is not None:
-            yield centre_view(store, rows, subject.views, encoder.frames)
+            yield centre_view(store, rows, subject.views, encoder.frames, JOINT)
         else:
             joints, observed = resample(store, rows, torch.zeros_like(rows), store.length[rows], RAW_FRAMES)
             yield Batch(joints, observed, store.present[rows])

@@ -43,7 +43,7 @@ def as_stream(
     assert stream in STREAMS, stream
     if stream == "bone":
         parents = torch.tensor(topology.parents, device=joints.device)
-        return joints - joints[..., parents, :], observed & observed[..., parents]
+        return joints - joints.index_select(-2, parents), observed & observed.index_select(-1, parents)
     if stream == "motion":
         # The last frame counts as its own next one: its motion is zero, and observed where the frame is.
         motion, seen = torch.zeros_like(joints), observed.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_queries_are_drawn_one_of_each_stretch():
 
 
 @pytest.mark.parametrize("encoder", [True, False])
-def test_strips_hold_the_clips_that_they_name(clips, encoder):
+@pytest.mark.parametrize("stream", ["joint", "bone"])
+def test_strips_hold_the_clips_that_they_name(clips, encoder, stream):
+    clips = replace(clips, stream=stream)  # bodies are drawn, whatever the encoder is fed
     found = judged(clips, encoder)
     given, arrays = subject(clips, encoder), found.arrays
     rows, part = arrays["strip_rows"], given.part

@@ -20,6 +20,7 @@ from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, ViewConfig, centre_view
 from skeletons.splits import split
+from skeletons.streams import STREAMS
 from skeletons.topology import KINECT_V2
 from tests.conftest import synthetic
 
@@ -111,8 +112,9 @@ def test_curves_fall_where_what_is_read_is_corrupted_and_stay_elsewhere(made, ax
 
 
 @pytest.mark.parametrize("encoder", [Reader(0), None], ids=["encoder", "raw"])
-def test_at_clean_strengths_nothing_is_lost(made, encoder):
-    subject = subject_of(made(0), encoder)
+@pytest.mark.parametrize("stream", STREAMS)
+def test_at_clean_strengths_nothing_is_lost(made, encoder, stream):
+    subject = subject_of(replace(made(0), stream=stream), encoder)
     result = judge(subject, **CLEAN)
     cut = subject.withheld(PROBE.validation)
     probe, chosen = choose(subject.crops(0), subject.labels[0], *cut, CLASSES, PROBE, subject.seed)
@@ -121,6 +123,16 @@ def test_at_clean_strengths_nothing_is_lost(made, encoder):
     clean = 100 * float((expected == subject.labels[1]).float().mean())
     assert result.metrics["robust"] == pytest.approx(clean) == result.metrics["clean"]
     assert result.metrics["retained"] == pytest.approx(100) and chosen.items() <= result.details.items()
+
+
+def test_bodies_are_corrupted_before_bones_or_motion_are_made_of_them(made):
+    subject = subject_of(replace(made(0), stream="bone"), None)
+    rows = torch.arange(5)
+    view = centre_view(subject.store, rows, VIEWS, stream="joint")
+    found = corrupted(view, "joints", 0.4, subject, 0)
+    worse = corrupted(view, "joints", 0.4, subject_of(made(0), None), 0)
+    bones = worse.joints - worse.joints[..., KINECT_V2.parents, :]
+    assert torch.equal(found.joints, bones) and not torch.equal(worse.joints, view.joints)
 
 
 def test_numbers_are_means_of_the_predictions(made):

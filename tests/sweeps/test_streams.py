@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from methods.checkpoint import told_with
+from protocols.fusion import JUDGED
 from skeletons.errors import BadInput
 from sweeps import execute, run
 from sweeps.plan import make_plan
@@ -59,9 +60,9 @@ def test_fusion_is_one_work_for_each_stream_and_one_that_needs_them(tiny):
     assert [n.key for n in fused.needs] == [w.key for w in works[-4:-1]]
     assert [n.config.data.stream for n in fused.needs] == ["joint", "bone", "motion"]
     assert len({w.pretraining for w in works[-4:]}) == 4
-    assert list(fused.judgements) == list(mamp["mamp joint"].judgements) == ["linear_fast"]
+    assert list(fused.judgements) == list(mamp["mamp joint"].judgements) == [JUDGED]
     for stream in ("joint", "bone", "motion"):  # the same works as without fusion
-        alone = make_plan([*tiny, "method=mamp", "protocol=linear_fast", f"data.stream={stream}"])[1][-1]
+        alone = make_plan([*tiny, "method=mamp", f"protocol={JUDGED}", f"data.stream={stream}"])[1][-1]
         assert (alone.pretraining, alone.results) == (
             mamp[f"mamp {stream}"].pretraining,
             mamp[f"mamp {stream}"].results,
@@ -78,7 +79,7 @@ def test_the_identity_of_a_fusion_is_that_of_its_parts_and_its_weights(tiny):
     for judged in (
         "protocol.fusion.weights=[1,1,1]",
         "protocol.fusion.scores=probabilities",
-        "protocol.probe.epochs=6",
+        "protocol.probe.length=11 steps",
     ):
         found = fused(judged)
         assert found[0] == plain[0] and found[1] != plain[1]
@@ -90,8 +91,8 @@ def test_the_identity_of_a_fusion_is_that_of_its_parts_and_its_weights(tiny):
 def test_other_protocols_stand_beside_fusion_and_every_pooling_is_fused(tiny):
     both = [*tiny, "method=slim", "protocol.names=[retrieval,fusion]", "protocol.pooling=both"]
     works = {w.cell: w for w in make_plan(both)[1]}
-    assert list(works["slim bone"].judgements) == ["retrieval", "linear_fast", "retrieval native", "linear_fast native"]
-    assert list(works["slim fused"].judgements) == ["linear_fast", "linear_fast native"]
+    assert list(works["slim bone"].judgements) == ["retrieval", JUDGED, "retrieval native", f"{JUDGED} native"]
+    assert list(works["slim fused"].judgements) == [JUDGED, f"{JUDGED} native"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_streams_are_trained_judged_and_fused_once(tiny, tmp_path, capfd, monkey
         for stream in ("joint", "bone", "motion", "fused"):
             work = works[f"{cell} {stream}"]
             kept[stream] = np.load(records.arrays_file(work.pretraining, work.results[0]))
-            logits.append(kept[stream]["scores"])
+            logits.append(kept[stream]["scores"].astype(np.float32))  # kept as halves
             found = records.result(work.pretraining, work.results[0])
             assert rows[work.cell] == f"{found['top1']:.1f}"
             assert found["top1"] == pytest.approx(100 * (logits[-1].argmax(1) == kept[stream]["truth"]).mean())
