@@ -192,8 +192,10 @@ def judge(work: Work, records: Records, report: Report) -> None:
             same = next((s for (target, _), s in subjects.items() if target == judgement.target), None)
             store = same.store if same else ClipTensors(data, device)
             subjects[seen] = Subject(encoder, data, part, store, config.views, judgement.pooling, work.seed)
-        result = make_protocol(judgement.protocol, config.protocol)(subjects[seen])
-        _write(work, records, judgement, result, data, part, encoder)
+        protocol = make_protocol(judgement.protocol, config.protocol)
+        result = protocol(subjects[seen])
+        told = judgement if work.raw or protocol.pools else replace(judgement, pooling="its own")
+        _write(work, records, told, result, data, part, encoder)
         report("judged", {"protocol": key, "top1": next(iter(result.metrics.values()))})
 
 
@@ -215,7 +217,6 @@ def _write(
         arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
         with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    pools = make_protocol(judgement.protocol, work.config.protocol).pools
     about = {
         "protocol": judgement.protocol,
         "identity": judgement.identity,
@@ -225,7 +226,7 @@ def _write(
         "fingerprint": data.fingerprint,
         "split": part.name,
         "stream": data.stream,
-        "pooling": judgement.pooling if work.raw or pools else "its own",
+        "pooling": judgement.pooling,
         "seed": work.seed,
         "selection": "last epoch; " + (PEEKED if "best_test" in result.metrics else "test split read once"),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
