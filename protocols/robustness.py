@@ -1,6 +1,6 @@
 """Robustness: how much of a linear probe's accuracy is left when test clips get worse.
 
-The probe is that of protocols/linear_fast.py, fitted once on clean training clips. Then the test clips are corrupted, each
+The probe is that of protocols/linear_fast.py, fitted once on clean training clips. Then test clips are corrupted, each
 way at growing strength (see skeletons/corruptions.py), encoded and classified. The headline is the mean accuracy over
 all of these settings; beside it the accuracy on clean clips, the share of it that is kept, and every point of the
 curves. No paper on self-supervised skeletons publishes such a table: which corruptions, how strong, and that all count
