@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
@@ -37,7 +38,12 @@ def published_columns(ablation: str, source: str = "") -> dict[str, dict[str, st
     for row in plain or table:
         cell = row["method"].lower().replace("-", "")
         found.setdefault(_title(row), {})[MISSPELT.get(cell, cell)] = row["value"]
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda column: _naturally(column[0])))
+
+
+def _naturally(title: str) -> list[tuple[bool, int, str]]:
+    """Numbers in a title sort as numbers: 1 % before 10 %, NTU-60 before NTU-120."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", title)]
 
 
 def _title(row: dict[str, str]) -> str:

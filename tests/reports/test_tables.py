@@ -146,7 +146,9 @@ def test_published_numbers_of_few_labels_and_of_transfer_have_a_column_each():
     semi = published_columns("semi", f"{SLIM}, Table 3")
     assert semi["published 1 % X-Sub"]["mamp"] == "66.0" and semi["published 10 % X-View"]["slim"] == "91.9"
     assert published_columns("retrieval", f"{SLIM}, Table 4")["published X-View"]["slim"] == "89.9"
+    assert [t.split()[1] for t in semi] == ["1", "1", "10", "10"]
     moved = published_columns("transfer", f"{SLIM}, Table 8")
+    assert list(moved) == ["published NTU-60 to PKU-MMD II", "published NTU-120 to PKU-MMD II"]
     assert moved["published NTU-60 to PKU-MMD II"]["mamp"] == "70.6"
     assert "almost certainly fine-tuned" in what_is_published(moved, f"{SLIM}, Table 8")
     assert "share of NTU-60's labels" in what_is_published(semi, f"{SLIM}, Table 3")
