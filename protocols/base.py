@@ -62,24 +62,35 @@ class Subject:
         return labels_of(self.store, self.part.train), labels_of(self.store, self.part.test)
 
     @cached_property
+    def train_features(self) -> Float[Tensor, "train feature"]:
+        """Features of the evaluation view of training clips, float32 on the CPU."""
+        return self._seen(self.part.train)
+
+    @cached_property
+    def test_features(self) -> Float[Tensor, "test feature"]:
+        """Features of the evaluation view of test clips, float32 on the CPU."""
+        return self._seen(self.part.test)
+
+    @property
     def features(self) -> tuple[Float[Tensor, "train feature"], Float[Tensor, "test feature"]]:
-        """Features of the evaluation view of training and of test clips, float32 on the CPU."""
-        rows = torch.from_numpy(np.concatenate([self.part.train, self.part.test]))
+        """Features of the evaluation view of training and of test clips."""
+        return self.train_features, self.test_features
+
+    def _seen(self, clips: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(clips)
         if self.encoder is None:
-            found = raw_features(self.store, rows)
-        else:
-            found = extract(self.encoder, self.store, rows, self.views, self.pooling)
-        return found[: len(self.part.train)], found[len(self.part.train) :]
+            return raw_features(self.store, rows)
+        return extract(self.encoder, self.store, rows, self.views, self.pooling)
 
     def crops(self, count: int) -> Float[Tensor, "crop train feature"]:
-        """Features of training clips: the evaluation view, then `count` random crops (raw coordinates have none)."""
-        whole = self.features[0][None]
+        """Features of `count` random crops of each training clip; of raw coordinates, or where `count` is 0, the
+        evaluation view alone."""
         if self.encoder is None or not count:
-            return whole
+            return self.train_features[None]
         if count not in self._crops:
             rows = torch.from_numpy(self.part.train)
-            more = extract_crops(self.encoder, self.store, rows, self.views, self.pooling, count, self.seed)
-            self._crops[count] = torch.cat([whole, more])
+            found = extract_crops(self.encoder, self.store, rows, self.views, self.pooling, count, self.seed)
+            self._crops[count] = found
         return self._crops[count]
 
     def withheld(self, share: float) -> tuple[Int[Tensor, " fit"], Int[Tensor, " held"]]:

@@ -92,7 +92,7 @@ class Cluster(Protocol):
     seeded = True
 
     def __call__(self, subject: Subject) -> Result:
-        predicted, metrics = clustering(subject.features[1], subject.labels[1], subject.classes, subject.seed)
+        predicted, metrics = clustering(subject.test_features, subject.labels[1], subject.classes, subject.seed)
         recipe = f"k-means, {subject.classes} clusters, best of {STARTS} starts, matched to classes; no labels used"
         if len(predicted) > SILHOUETTE_CLIPS:
             recipe += f"; silhouette of {SILHOUETTE_CLIPS:,} clips drawn at random"

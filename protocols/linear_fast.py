@@ -1,10 +1,13 @@
 """The fast linear probe: frozen, cached features, and many learning rates and weight decays trained at once.
 
-It stands for the field's probe (protocols/linear.py), which makes new crops in each epoch: here features are cached
-once for each encoder, the evaluation view of every clip and `crops` random ones, and each batch takes one of them of
-each of its clips at random. Settings are tried on whole training subjects that are withheld, then the best one is
+It stands for the field's probe (protocols/linear.py), which makes new crops in each epoch: here features of a few
+random crops of every training clip are cached once for each encoder, and each batch takes one of them of each of its
+clips at random. Settings are tried on whole training subjects that are withheld (on their crops), then the best one is
 fitted again on all training clips, and the test split is read once, after the last step. Features are normalised by
 their mean and variance over all training clips and crops, where the slow probe's batch norm has running ones.
+
+The evaluation view is not trained on, as it is not by the slow probe. Where it was one of four cached views, accuracy
+rose by 2 to 5 points over the slow probe's on utdmhad; with four crops the two agree (reports/results/README.md).
 
 SGD and not L-BFGS: so many steps at such a rate are what the slow probe takes, so both can be set alike and compared.
 Where a weight decay is given, L-BFGS reaches the same accuracy sooner, 91.1 % after 2 s where one setting of SGD takes
@@ -43,14 +46,14 @@ class ProbeConfig:
         length: of SGD, in epochs, steps or clips (see optimisation.steps_in); an epoch of a set with fewer clips than
             a batch is one step.
         batch: clips a step, at most the training clips.
-        crops: random crops of each training clip beside its evaluation view.
+        crops: random crops of each training clip; 0 takes the evaluation view instead.
         rates, decays: learning rates and weight decays; each pair of them is tried on withheld training subjects.
         validation: share of the training subjects that is withheld for the choice.
     """
 
     length: str = "100 epochs"
     batch: int = 256
-    crops: int = 3
+    crops: int = 4
     rates: list[float] = field(default_factory=lambda: [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
     decays: list[float] = field(default_factory=lambda: [0.0, 1e-3, 1e-2])
     validation: float = 0.25
@@ -139,7 +142,7 @@ def choose(
     """Choose a setting on withheld clips (of equally accurate ones, that of the lowest cross-entropy), then fit on all.
 
     Args:
-        x, y: all training clips; the first crop is the evaluation view.
+        x, y: all training clips.
         fit_rows, held_rows: a cut of them by subject, for the choice.
 
     Returns:
@@ -150,12 +153,13 @@ def choose(
     tried = fit(x[:, fit_rows], y[fit_rows], classes, settings, config, seed)
     right, loss = x.new_zeros(len(settings)), x.new_zeros(len(settings))
     for rows in held_rows.split(BLOCK):
-        logits, truth = tried.logits(x[0, rows]), y[rows].expand(len(settings), -1)
-        right += (logits.argmax(-1) == truth).sum(1)
-        loss += F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view(truth.shape).sum(1)
+        for crop in x:
+            logits, truth = tried.logits(crop[rows]), y[rows].expand(len(settings), -1)
+            right += (logits.argmax(-1) == truth).sum(1)
+            loss += F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view(truth.shape).sum(1)
     best = min(range(len(settings)), key=lambda s: (-float(right[s]), float(loss[s])))
     rate, decay = settings[best]
-    chosen = {"rate": rate, "weight_decay": decay, "validation": 100 * float(right[best]) / len(held_rows)}
+    chosen = {"rate": rate, "weight_decay": decay, "validation": 100 * float(right[best]) / (len(x) * len(held_rows))}
     return fit(x, y, classes, [settings[best]], config, seed), chosen
 
 
@@ -167,6 +171,7 @@ class LinearFast(Protocol):
     reads = ("probe",)
     seeded = True
     scores = True
+    version = 2
 
     def __init__(self, config: Any, argument: str = ""):
         super().__init__(config, argument)
@@ -178,7 +183,7 @@ class LinearFast(Protocol):
         x = subject.crops(settings.crops).to(device)
         fit_rows, held_rows = (rows.to(device) for rows in subject.withheld(settings.validation))
         found, chosen = choose(x, y.to(device), fit_rows, held_rows, subject.classes, settings, subject.seed)
-        scores = found.on("cpu").logits(subject.features[1])[0]
+        scores = found.on("cpu").logits(subject.test_features)[0]
         predicted = scores.argmax(1)
         steps, batch = settings.steps(x.shape[1])
         recipe = (

@@ -121,6 +121,7 @@ class Robustness(Protocol):
     label = "robustness"
     reads = ("probe", "robustness")
     seeded = True
+    version = 2
 
     def __init__(self, config: Any, argument: str = ""):
         super().__init__(config, argument)
@@ -131,7 +132,7 @@ class Robustness(Protocol):
         x, (y, truth) = subject.crops(config.crops), subject.labels
         fit_rows, held_rows = subject.withheld(config.validation)
         probe, chosen = choose(x, y, fit_rows, held_rows, subject.classes, config, subject.seed)
-        clean = accuracy(probe.predict(subject.features[1])[0], truth)
+        clean = accuracy(probe.predict(subject.test_features)[0], truth)
         predicted = predictions(subject, probe, self.settings)
         each = [accuracy(row, truth) for row in predicted]
         robust = accuracy(predicted, truth)

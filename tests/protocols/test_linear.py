@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,13 +22,14 @@ from protocols.linear_fast import ProbeConfig, fit
 from protocols.readout import Readout
 from protocols.recipes import RECIPES, SLIM_RATES, Recipe
 from skeletons.augment import AugmentConfig
-from skeletons.clips import Clips
+from skeletons.clips import Clips, open_store, write_store
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, ViewConfig, centre_view
 from skeletons.splits import split
 from skeletons.topology import KINECT_V2
 from sweeps.config import ProtocolConfig
+from tests.conftest import synthetic
 
 SMALL = EncoderConfig(width=16, depth=5, heads=2, patch=4, registers=2)
 VIEWS = ViewConfig(frames=16)
@@ -295,3 +297,23 @@ def test_it_agrees_with_the_fast_probe_within_noise():
 def test_bad_settings_are_refused(name, setting, message):
     with pytest.raises(BadInput, match=message):
         make_protocol(name, ProtocolConfig(linear=LinearConfig(**setting)))
+
+
+def test_the_slow_and_the_fast_probe_agree_within_noise(encoder, tmp_path):
+    arrays = synthetic((24,) * 240)
+    rng = np.random.default_rng(0)
+    arrays["joints"] += np.where(arrays["joints"] != 0, rng.normal(0, 0.06, arrays["joints"].shape), 0).astype(
+        np.float32
+    )
+    write_store(tmp_path / "store", arrays, KINECT_V2, {"name": "synthetic", "source": "generated", "chiral": ()})
+    data = open_store(tmp_path / "store")
+    subject = Subject(encoder, data, split(data, "xsub"), ClipTensors(data), VIEWS, "mean")
+    config = SimpleNamespace(
+        linear=LinearConfig(length="60 steps", batch=32),
+        probe=ProbeConfig(length="60 steps", batch=32, rates=[0.1], decays=[0.0]),
+    )
+    slow, fast = (make_protocol(name, config)(subject) for name in ("linear", "linear_fast"))
+    truth = subject.labels[1]
+    gap = (slow.predicted == truth).double() - (fast.predicted == truth).double()
+    assert 60 < slow.metrics["top1"] < 95, "there must be something to disagree on"
+    assert abs(float(gap.mean())) < 2 * float(gap.std()) / len(gap) ** 0.5 + 1e-9
