@@ -174,12 +174,12 @@ def test_the_default_is_the_common_pipeline(seed):
     for n in range(int(rng.integers(1, 6))):
         first = int(rng.integers(0, frames - 13))
         when = np.arange(first, int(rng.integers(first + 5, frames)))
-        if rng.random() < 0.4:
+        if n == 0:  # somebody stays, as the pipeline has no guard against dropping all
+            when = np.arange(first, first + 13)
+        elif rng.random() < 0.4:
             when = when[(when < first + 4) | (when > first + 8)]
         joints = ntu.person(len(when), seed * 7 + n, x=0.5 * n, speed=float(rng.uniform(0, 3)), wide=rng.random() < 0.2)
         people.append((A + n, when, joints))
-    if max(len(when) for _, when, _ in people) <= 11:
-        pytest.skip("the pipeline has no guard for this")
     total, bodies = parse(ntu.text(ntu.scene(frames, *people)), "x")
     joints, _, _ = actors(total, bodies, Selection())
     np.testing.assert_array_equal(joints.reshape(-1, 150), reference(total, bodies))
@@ -301,7 +301,7 @@ def field(line: int, number: int, new: bytes):
         (changed(4, b"24"), "line 4: 24 joints, expected 25"),
         (changed(4, b""), "line 4: expected the number of joints, found ''"),
         (changed(5, b"0.1 0.2 3"), "line 5: 3 fields, expected 12"),
-        (lambda lines: [*lines[:9], *lines[10:]], "line 29: 1 fields|line 29: .*expected"),
+        (lambda lines: [*lines[:9], *lines[10:]], "line 30: expected the number of bodies in frame 2"),
         (field(7, 1, b"O.5"), "line 7: field 2 is 'O.5', expected a number"),
         (field(7, 1, b"nan"), "line 7: field 2 is 'nan'"),
         (field(7, 2, b"inf"), "line 7: field 3 is 'inf'"),
@@ -333,7 +333,7 @@ def test_a_body_that_is_in_a_frame_twice_is_damage():
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """Damage that leaves no well-formed file with other numbers in it (a digit for a digit cannot be noticed)."""
+    """Damage that leaves no well-formed file with other numbers in it (another digit or sign cannot be noticed)."""
     lines = content.split(b"\n")
     at, place = int(rng.integers(len(lines) - 1)), int(rng.integers(len(content)))
     kind = rng.integers(7)
@@ -349,7 +349,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
         piece = content[place : place + int(rng.integers(500, 5000))]
         there = int(rng.integers(len(content)))
         return content[:there] + b"\n" + piece + content[there:]
-    wrong = b"xXeEnN +-_,;:/\n\r\t\x00\xff"[int(rng.integers(19))]
+    wrong = b"xXeEnN +_,;:/\n\r\t\x00\xff"[int(rng.integers(18))]
     changed = bytearray(content)
     changed[place] = wrong
     if kind == 5:
