@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,7 +223,7 @@ def write_store(folder: Path, arrays: Mapping[str, np.ndarray], topology: Topolo
 def open_store(folder: Path) -> Clips:
     """Open a store written by `write_store`; frames stay on disk until they are read."""
     meta = json.loads((folder / "meta.json").read_text())
-    with np.load(folder / "table.npz", allow_pickle=False) as table:
+    with (folder / "table.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as table:
         arrays = {k: table[k] for k in table.files}
     return Clips(
         name=meta["name"],
@@ -257,7 +257,16 @@ def open_archive(folder: Path) -> Clips:
     try:
         version = json.loads((folder / "meta.json").read_text()).get("version")
         clips = None if version != VERSION else open_store(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{folder}: the archive is damaged ({reason}); {again}") from error
     if clips is None:

@@ -18,7 +18,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -85,7 +85,9 @@ def checked(recording: Recording, source: Source, file: Path) -> Recording:
     """
     r, joints, place = recording, recording.joints, f"{file}: clip {recording.name}"
     if joints.ndim != 4 or joints.shape[2:] != (len(source.topology), 3) or not joints.shape[1]:
-        raise BadInput(f"{place}: joints of shape {joints.shape}, expected (frames, persons, {len(source.topology)}, 3)")
+        raise BadInput(
+            f"{place}: joints of shape {joints.shape}, expected (frames, persons, {len(source.topology)}, 3)"
+        )
     if not len(joints):
         raise BadInput(f"{place} has no frames; leave it out")
     if not np.isfinite(joints).all():
@@ -127,7 +129,7 @@ def _work(items: Sequence[Any]) -> Chunk:
     return read_chunk(_SOURCE, items)
 
 
-def chunks_of(source: Source, parts: Sequence[Sequence[Any]], workers: int) -> Iterator[Chunk]:
+def chunks_of(source: Source, parts: Sequence[Sequence[Any]], workers: int) -> Generator[Chunk, None, None]:
     """Read parts of the items, several at once, and give them back in order; few are in memory at any time."""
     if workers < 2 or len(parts) < 2:
         yield from (read_chunk(source, part) for part in parts)
@@ -288,7 +290,9 @@ def _append(writer: StoreWriter, chunk: Chunk) -> dict[str, Any]:
     block = None
     if recordings:
         persons = max(r.joints.shape[1] for r in recordings)
-        joints = np.zeros((sum(len(r.joints) for r in recordings), persons, *recordings[0].joints.shape[2:]), np.float32)
+        joints = np.zeros(
+            (sum(len(r.joints) for r in recordings), persons, *recordings[0].joints.shape[2:]), np.float32
+        )
         state = None
         if any(r.tracking is not None for r in recordings):
             state = np.zeros(joints.shape[:3], np.uint8)
@@ -320,7 +324,7 @@ def _finish(order: Order, partial: Path, writer: StoreWriter, known: Known, inpu
         "class_names": list(source.class_names),
     }
     fingerprint = writer.finish(table, meta)
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for key, column in splits.items():
         name = key.removeprefix("train_")
         sizes[name] = {"train": int(column.sum()), "test": int((~column).sum())}

@@ -1,4 +1,4 @@
-"""Which of the bodies that a Kinect saw are the actors: the steps of the common pipeline, each of which can be left out.
+"""Which of the bodies that a Kinect saw are the actors: the common pipeline's steps, each of which can be left out.
 
 The pipeline is CTR-GCN's, which MAMP, HA-CM and SLiM use (MAMP, data/ntu/get_raw_skes_data.py and
 get_raw_denoised_data.py, as described in our notes on it). Some of its habits are odd and are kept, because published
@@ -60,9 +60,7 @@ def narrow(joints: np.ndarray) -> np.ndarray:
     return size[:, 0] <= WIDE * size[:, 1]
 
 
-def actors(
-    frames: int, bodies: list[Body], steps: Selection
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def actors(frames: int, bodies: list[Body], steps: Selection) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Two places for actors from any number of bodies.
 
     Args:

@@ -364,7 +364,7 @@ def test_mutated_files_give_the_same_values_or_are_refused(seed):
     content = ntu.text(ntu.scene(14, *people), "\r\n" if seed % 2 else "\n")
     frames, bodies = parse(content, "x")
     refused = 0
-    for _ in range(500):
+    for _ in range(250):
         harmed = mutate(content, rng)
         try:
             again, others = parse(harmed, "x")
@@ -378,4 +378,4 @@ def test_mutated_files_give_the_same_values_or_are_refused(seed):
             np.testing.assert_array_equal(other.frames, one_body.frames)
             np.testing.assert_array_equal(other.joints, one_body.joints)
             np.testing.assert_array_equal(other.tracking, one_body.tracking)
-    assert 400 < refused < 500
+    assert refused > 200
