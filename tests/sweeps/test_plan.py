@@ -204,7 +204,7 @@ def test_joints_are_the_neutral_stream_and_others_are_other_work(tiny):
 
 
 def test_a_transfer_keeps_the_stream(tiny):
-    from sweeps.plan import data_of
+    from sweeps.identity import data_of
 
     config = make_plan([*tiny, "method=mamp", "data.stream=bone"])[0]
     assert data_of(config)[0].stream == data_of(config, "demo")[0].stream == "bone"
