@@ -66,6 +66,20 @@ def poolings_of(config: Config) -> dict[str, str]:
     return {"": native if wanted == "native" else wanted}
 
 
+def protocols_of(config: Config) -> list[str]:
+    """The protocols asked for; a plain `transfer` goes to every one of `protocol.targets`.
+
+    Raises:
+        BadInput: it has nowhere to go.
+    """
+    found: list[str] = []
+    for name in config.protocol.names:
+        if name == "transfer" and not config.protocol.targets:
+            raise BadInput("protocol 'transfer' needs data to go to: give protocol.targets=[NAME,...]")
+        found += [f"transfer:{target}" for target in config.protocol.targets] if name == "transfer" else [name]
+    return found
+
+
 def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
     """Everything an encoder is judged by. A transfer is judged twice, frozen and fine-tuned, always.
 
@@ -74,7 +88,7 @@ def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
     """
     found: dict[str, Judgement] = {}
     for suffix, pooling in poolings_of(config).items():
-        for name in config.protocol.names:
+        for name in protocols_of(config):
             kind, _, target = name.partition(":")
             for key, protocol in TRANSFER.items() if kind == "transfer" else (("", name),):
                 judge = make_protocol(protocol, config.protocol)
@@ -122,7 +136,7 @@ def _check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.check()
-    for name in config.protocol.names:
+    for name in protocols_of(config):
         kind, _, target = name.partition(":")
         if fused_protocol(name, config.protocol):
             continue

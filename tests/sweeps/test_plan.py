@@ -125,6 +125,7 @@ def test_a_grid_crosses_its_values(tiny):
         (["grid.masking.ratio=0.5,,"], "grid.KEY"),
         (["splits=[xsub,nothing]"], "has no split"),
         (["protocol.pooling=median"], "pooling"),
+        (["protocol=transfer"], "protocol.targets"),
         (["protocol.names=[retrieval:5]"], "takes no argument"),
         (["protocol.names=[transfer:nwcla]"], "did you mean 'nwucla'"),
     ],
@@ -233,3 +234,5 @@ def test_a_transfer_is_judged_twice_and_says_so(tiny):
     other = make_plan([*tiny, "method=mamp", "protocol.names=[transfer:demo20@xview]"])[1][-1]
     assert other.judgements["transfer:demo20@xview frozen"].identity != frozen.identity
     assert other.pretraining == mamp.pretraining
+    plain = make_plan([*tiny, "method=mamp", "protocol=transfer", "protocol.targets=[demo20]"])[1][-1]
+    assert plain.judgements == {key: mamp.judgements[key] for key in plain.judgements} and len(plain.judgements) == 2
