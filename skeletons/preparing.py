@@ -224,6 +224,8 @@ def _partial(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{out}: another process is preparing it; wait for it or choose another out=PATH") from error
+        if not (partial / "lock").exists():
+            raise BadInput(f"{out}: another process prepared it just now; give the command again to see its report")
         try:
             yield partial
         except OSError as error:

@@ -23,7 +23,7 @@ from skeletons import preparing
 from skeletons.clips import fingerprint, open_store, write_store
 from skeletons.errors import BadInput
 from skeletons.preparing import Order, prepare
-from skeletons.recordings import LeftOut, Recording, Source
+from skeletons.recordings import SOURCES, LeftOut, Recording, Source
 from skeletons.sources import DataConfig, open_clips
 from skeletons.sources.ntu_skeleton import Ntu60, Options
 from skeletons.splits import split
@@ -363,6 +363,27 @@ class Odd(Source):
 
     def read(self, item: Any) -> Recording:
         return self.found[item[1]]
+
+
+class Dying(Odd):
+    """Its workers are killed, as for lack of memory."""
+
+    name = "dying for tests"
+
+    def read(self, item: Any) -> Recording:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+for cls in (Odd, Dying):
+    del SOURCES[cls.name]
+
+
+def test_a_worker_that_is_killed_is_one_line(tmp_path, small_chunks):
+    source = Dying(tmp_path, [recording("a"), recording("b"), recording("c")])
+    with pytest.raises(BadInput, match="a worker was killed, perhaps for lack of memory; the same command goes on"):
+        prepare(Order(source, tmp_path / "a", workers=2))
+    assert not (tmp_path / "a").exists()
 
 
 def recording(name: str = "x", frames: int = 5, persons: int = 1, label: int = 0, **more: Any) -> Recording:
