@@ -316,7 +316,7 @@ def test_the_first_damaged_file_stops_or_all_are_listed(damaged, tmp_path, small
     with pytest.raises(BadInput, match=r"S001C002P005R001A002.skeleton, line \d+: ends in frame"):
         prepare(order(damaged, tmp_path / "a", workers=workers))
     assert not (tmp_path / "a").exists()
-    report = prepare(order(damaged, tmp_path / "a", workers=workers, on_error="report"))
+    report = prepare(order(damaged, tmp_path / "a", on_error="report"))
     files = [row["file"] for row in report["damaged"]]
     assert files == [f"part0/{ntu.name(5, 2, camera=2)}.skeleton", f"part1/{ntu.name(8, 2, camera=2)}.skeleton"]
     assert "a clip named S001C002P008R001A002 came from part0/" in report["damaged"][1]["reason"]
