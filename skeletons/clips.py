@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,10 +24,10 @@ import numpy as np
 from skeletons.errors import BadInput
 from skeletons.streams import JOINT
 from skeletons.topology import Topology
+from skeletons.writing import VERSION, StoreWriter
 
-VERSION = 2  # bump when the meaning of a stored clip changes
+BLOCK = 20_000  # frames written at once
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SHORT_GAP = 5  # frames; an interpolated gap this short (1/6 s at 30 fps) still counts as observed
 COLUMNS = ("clip", "label", "subject", "camera", "setup", "repetition", "fold")  # one value a clip, where given
 
 
@@ -48,6 +49,8 @@ class Clips:
         chiral: pairs of classes that are each other's mirror image.
         fingerprint: hash of coordinates, lengths and labels; part of every result's identity.
         source: where it came from, for messages and reports.
+        tracking: uint8 (frame, person, joint), the sensor's own confidence (0 none, 1 inferred, 2 tracked, 255 not
+            given), where it was kept.
         stream: what of them encoders are fed, see skeletons/streams.py; `frames` are joints whatever it is.
     """
 
@@ -67,6 +70,7 @@ class Clips:
     bridged: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     notes: dict[str, str] = field(default_factory=dict)
     stream: str = JOINT
+    tracking: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -158,54 +162,6 @@ def check(arrays: Mapping[str, np.ndarray], place: str) -> None:
         raise BadInput(f"{place}: two clips are named {twice}; names must be distinct")
 
 
-def fill_gaps(
-    joints: np.ndarray, offsets: np.ndarray, parents: Sequence[int], order: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate what was not seen, so that any frame can be read.
-
-    Inside a clip a missing joint is interpolated linearly between the frames around the gap, held at its ends, and put
-    on its parent where it was never seen; a person who is absent throughout stays zero.
-
-    Args:
-        joints: float32 (frame, person, joint, 3), exact zeros where missing.
-        offsets: int64 (clip + 1).
-        parents, order: of the topology.
-
-    Returns:
-        (filled joints, observed): observed is bool (frame, person, joint), True where the joint was seen or the gap is
-        at most `SHORT_GAP` frames long.
-    """
-    seen = (joints != 0).any(-1)
-    if seen.all():
-        return joints, seen
-    clip_of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    first, last = offsets[clip_of][:, None, None], offsets[clip_of + 1][:, None, None] - 1
-    frame = np.arange(len(joints))[:, None, None]
-    before = np.maximum.accumulate(np.where(seen, frame, -1), axis=0)
-    after = np.minimum.accumulate(np.where(seen, frame, len(joints))[::-1], axis=0)[::-1]
-    has_before, has_after = before >= first, after <= last
-    low = np.where(has_before, before, np.where(has_after, after, frame))
-    high = np.where(has_after, after, low)
-    weight = np.where(high > low, (frame - low) / np.maximum(high - low, 1), 0.0).astype(np.float32)[..., None]
-    person, joint = np.arange(joints.shape[1])[None, :, None], np.arange(joints.shape[2])[None, None, :]
-    filled = joints[low, person, joint] * (1 - weight) + joints[high, person, joint] * weight
-    observed = seen | (has_before & has_after & (after - before - 1 <= SHORT_GAP))
-    never = ~(has_before | has_after)
-    for j in order:  # a joint that its sensor never saw sits on its parent, a visible and harmless place
-        if parents[j] != j and never[:, :, j].any():
-            filled[:, :, j] = np.where(never[:, :, j, None], filled[:, :, parents[j]], filled[:, :, j])
-    return filled.astype(np.float32), observed
-
-
-def _origins(frames: np.ndarray, observed: np.ndarray, offsets: np.ndarray, root: int) -> np.ndarray:
-    """float32 (clip, 3): actor 1's root in its first valid frame, zero where it has none."""
-    valid = observed[:, 0, root]
-    where = np.where(valid, np.arange(len(frames)), len(frames))
-    first = np.minimum.reduceat(where, offsets[:-1])
-    found = first < offsets[1:]
-    return np.where(found[:, None], frames[np.where(found, first, 0), 0, root], np.float32(0))
-
-
 def fingerprint(joints: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> str:
     """sha256 of coordinates, lengths and labels, 16 hexadecimal digits."""
     digest = hashlib.sha256(str(VERSION).encode())
@@ -249,29 +205,19 @@ def write_store(folder: Path, arrays: Mapping[str, np.ndarray], topology: Topolo
         about: `name`, `source`, `chiral`, `notes` and whatever else should travel with the data.
     """
     joints, offsets = np.ascontiguousarray(arrays["joints"], np.float32), arrays["offsets"].astype(np.int64)
-    frames, observed = fill_gaps(joints, offsets, topology.parents, topology.order)
-    present = np.logical_or.reduceat((joints != 0).any((-1, -2)), offsets[:-1], axis=0)
-    bridged = np.flatnonzero(observed & ~(joints != 0).any(-1))
     reserved = {"joints", "offsets", "class_names", "joint_names", "parents", "chiral"}
     columns = {k: v for k, v in arrays.items() if k not in reserved and np.shape(v)[:1] == (len(offsets) - 1,)}
     columns["label"] = columns["label"].astype(np.int64)
-    meta = dict(
-        about,
-        fps=float(arrays.get("fps", 30.0)),
-        class_names=[str(c) for c in arrays["class_names"]],
-        joints=list(topology.joints),
-        parents=list(topology.parents),
-        topology=topology.name,
-        fingerprint=fingerprint(joints, offsets, columns["label"]),
-    )
+    meta = dict(about, fps=float(arrays.get("fps", 30.0)), class_names=[str(c) for c in arrays["class_names"]])
     with written_whole(folder) as temporary:
         temporary.mkdir()
-        np.save(temporary / "frames.npy", frames)
-        np.save(temporary / "observed.npy", observed)
-        table = {f"column_{k}": v for k, v in columns.items()}
-        origin = _origins(frames, observed, offsets, topology.root)
-        np.savez(temporary / "table.npz", offsets=offsets, origin=origin, present=present, bridged=bridged, **table)  # type: ignore[arg-type]
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+        with StoreWriter(temporary, topology, joints.shape[1]) as writer:
+            first = 0
+            while first < len(offsets) - 1:  # a few seconds of work at once: filling gaps takes several times the space
+                last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + BLOCK, side="right")) - 1)
+                writer.add(joints[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]))
+                first = last
+            writer.finish(columns, meta)
 
 
 def open_store(folder: Path) -> Clips:
@@ -295,4 +241,29 @@ def open_store(folder: Path) -> Clips:
         chiral=tuple((a, b) for a, b in meta.get("chiral", ())),
         bridged=arrays.get("bridged", np.empty(0, np.int64)),
         notes=meta.get("notes", {}),
+        tracking=np.load(state, mmap_mode="r") if (state := folder / "tracking.npy").is_file() else None,
     )
+
+
+def open_archive(folder: Path) -> Clips:
+    """Open a store that someone else keeps, e.g. one that `python -m skeletons.prepare` wrote.
+
+    Raises:
+        BadInput: it is none, is damaged, or was written by another version.
+    """
+    again = "make it again with python -m skeletons.prepare"
+    if not (folder / "meta.json").is_file():
+        raise BadInput(f"{folder}: is no prepared archive (it has no meta.json); {again}")
+    try:
+        version = json.loads((folder / "meta.json").read_text()).get("version")
+        clips = None if version != VERSION else open_store(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{folder}: the archive is damaged ({reason}); {again}") from error
+    if clips is None:
+        raise BadInput(f"{folder}: was written by version {version} of the clip store, this is {VERSION}; {again}")
+    size = (len(clips.topology), clips.offsets[-1])
+    for array in (clips.frames, clips.observed, *([] if clips.tracking is None else [clips.tracking])):
+        if (array.shape[2], len(array)) != size:
+            raise BadInput(f"{folder}: frames of shape {array.shape} for {size[1]} frames of {size[0]} joints; {again}")
+    return clips

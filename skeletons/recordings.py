@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,6 +41,9 @@ class LeftOut(Exception):
     """A recording that is rightly not used, e.g. on the missing-skeleton list; says why."""
 
 
+SOURCES: dict[str, type[Source]] = {}
+
+
 class Source(ABC):
     """Files of one kind. Registered by `name` (class attribute) when its file in skeletons/sources/ is imported.
 
@@ -48,10 +54,19 @@ class Source(ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type]
+    version: ClassVar[int] = 1  # bump when `read` gives other values for the same file
+    official: ClassVar[dict[str, tuple[int, int]]] = {}  # split -> published numbers of training and test clips
     topology: Topology  # may be found when it is made
     class_names: tuple[str, ...]
     fps: float
     chiral: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, raw: Path, options: Any):
+        self.raw, self.options = raw, options
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            SOURCES[cls.name] = cls
 
     @abstractmethod
     def items(self) -> list[Any]:
@@ -65,3 +80,13 @@ class Source(ABC):
     def splits(self, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """bool (clip) columns train_NAME from the table's columns and clip names: the official splits of this set."""
         return {}
+
+
+def all_sources() -> dict[str, type[Source]]:
+    """Every source by name: each file of skeletons/sources is imported, so a new one needs no list to be added to."""
+    from skeletons import sources
+
+    for module in pkgutil.iter_modules(sources.__path__):
+        if not module.name.startswith("demo"):  # generated, not recorded; and they bring torch, a second of waiting
+            importlib.import_module(f"{sources.__name__}.{module.name}")
+    return SOURCES

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from skeletons import clips as store
-from skeletons.clips import Clips, open_store, write_store
+from skeletons.clips import Clips, open_archive, open_store, write_store
 from skeletons.errors import BadInput, unknown
 from skeletons.streams import JOINT, STREAMS
 from skeletons.topology import Topology
@@ -43,7 +43,8 @@ class DataConfig:
     Attributes:
         name: demo, demo20, irds, nwucla, utdmhad, sbu, ntu60, ntu120 or archive.
         root: folder of NAME.npz for the four public sets; default ../shared/data where it exists.
-        file: path of the archive for ntu60, ntu120 and archive.
+        file: path of the archive for ntu60, ntu120 and archive: an .npz file, or a folder that
+            `python -m skeletons.prepare` wrote.
         split: which clips train (see skeletons/splits.py).
         stream: what encoders are fed: joint, bone or motion (see skeletons/streams.py).
         cache: folder for prepared clip stores; default $SKELBENCH_CACHE or ~/.cache/skelbench.
@@ -92,6 +93,8 @@ def open_clips(config: DataConfig) -> Clips:
         place = "generated"
     else:
         path = _file(config)
+        if path.is_dir() and config.name not in SETS:
+            return replace(_prepared(path, config.name), stream=config.stream)
         if not path.is_file():
             raise BadInput(f"{path}: no such file; give its place with data.root=DIR or data.file=PATH")
         stat = path.stat()
@@ -112,6 +115,14 @@ def open_clips(config: DataConfig) -> Clips:
         about = {"name": config.name, "source": place, "chiral": chiral, "notes": notes}
         write_store(folder, arrays, topology, about)
     return replace(open_store(folder), stream=config.stream)
+
+
+def _prepared(folder: Path, name: str) -> Clips:
+    """An archive that `python -m skeletons.prepare` wrote: opened where it lies, its frames stay on disk."""
+    clips = open_archive(folder)
+    if name in NTU and clips.name != name:
+        raise BadInput(f"{folder}: holds {clips.name}, not {name}; open it with data=archive or data={clips.name}")
+    return clips
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Topology:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skeletons.clips import SHORT_GAP, fill_gaps, fingerprint, open_store, write_store, written_whole
+from skeletons.clips import fingerprint, open_store, write_store, written_whole
 from skeletons.errors import BadInput
+from skeletons.gaps import SHORT_GAP, fill_gaps
 from skeletons.topology import KINECT_V2
 
 ABOUT = {"name": "synthetic", "source": "generated"}
@@ -185,10 +186,10 @@ def test_the_slower_of_two_writers_leaves_the_store_of_the_faster(tmp_path, arra
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_that_names_the_place(tmp_path, arrays, monkeypatch, code):
-    def full(*_args: object) -> None:
+    def full(*_args: object, **_columns: object) -> None:
         raise OSError(code, "no room")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(np, "savez", full)
     with pytest.raises(BadInput, match="the disk is full; free some space or choose another folder") as caught:
         write_store(tmp_path / "store", arrays, KINECT_V2, ABOUT)
     assert str(caught.value).startswith(str(tmp_path / "store"))
