@@ -257,7 +257,16 @@ def open_archive(folder: Path) -> Clips:
     try:
         version = json.loads((folder / "meta.json").read_text()).get("version")
         clips = None if version != VERSION else open_store(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{folder}: the archive is damaged ({reason}); {again}") from error
     if clips is None:

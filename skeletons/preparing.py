@@ -85,7 +85,9 @@ def checked(recording: Recording, source: Source, file: Path) -> Recording:
     """
     r, joints, place = recording, recording.joints, f"{file}: clip {recording.name}"
     if joints.ndim != 4 or joints.shape[2:] != (len(source.topology), 3) or not joints.shape[1]:
-        raise BadInput(f"{place}: joints of shape {joints.shape}, expected (frames, persons, {len(source.topology)}, 3)")
+        raise BadInput(
+            f"{place}: joints of shape {joints.shape}, expected (frames, persons, {len(source.topology)}, 3)"
+        )
     if not len(joints):
         raise BadInput(f"{place} has no frames; leave it out")
     if not np.isfinite(joints).all():
@@ -288,7 +290,9 @@ def _append(writer: StoreWriter, chunk: Chunk) -> dict[str, Any]:
     block = None
     if recordings:
         persons = max(r.joints.shape[1] for r in recordings)
-        joints = np.zeros((sum(len(r.joints) for r in recordings), persons, *recordings[0].joints.shape[2:]), np.float32)
+        joints = np.zeros(
+            (sum(len(r.joints) for r in recordings), persons, *recordings[0].joints.shape[2:]), np.float32
+        )
         state = None
         if any(r.tracking is not None for r in recordings):
             state = np.zeros(joints.shape[:3], np.uint8)

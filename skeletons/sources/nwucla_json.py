@@ -13,7 +13,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,9 +50,7 @@ class NwuclaJson(Source):
         "carry",
     )
     fps = 30.0
-
-    def __init__(self, raw: Path | str, options: NwuclaOptions | None = None) -> None:
-        self.raw, self.options = Path(raw), options or NwuclaOptions()
+    official: ClassVar = {"xview": (1020, 464)}
 
     def items(self) -> list[Path]:
         found = files_in(self.raw, "*.json", "NW-UCLA clips")

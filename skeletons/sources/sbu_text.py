@@ -50,9 +50,6 @@ class SbuText(Source):
     )
     fps = 15.0
 
-    def __init__(self, raw: Path | str, options: SbuOptions | None = None) -> None:
-        self.raw, self.options = Path(raw), options or SbuOptions()
-
     def items(self) -> list[Path]:
         found = files_in(self.raw, "skeleton_pos.txt", "SBU skeletons")
         for path in found:

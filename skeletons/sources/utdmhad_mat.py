@@ -11,7 +11,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,10 +43,8 @@ class UtdmhadMat(Source):
         *("jog", "walk", "sit to stand", "stand to sit", "lunge", "squat"),
     )
     fps = 30.0
+    official: ClassVar = {"xsub": (431, 430)}
     chiral = CHIRAL["utdmhad"]
-
-    def __init__(self, raw: Path | str, options: UtdmhadOptions | None = None) -> None:
-        self.raw, self.options = Path(raw), options or UtdmhadOptions()
 
     def items(self) -> list[Path]:
         found = files_in(self.raw, "*_skeleton.mat", "UTD-MHAD skeletons")

@@ -10,7 +10,7 @@ import pytest
 
 from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut
-from skeletons.sources.nwucla_json import NwuclaJson
+from skeletons.sources.nwucla_json import NwuclaJson, NwuclaOptions
 from tests.skeletons.mutants import mutants, refused
 
 
@@ -29,7 +29,7 @@ def joints(rng):
 
 
 def test_the_samples_are_the_shared_archive(shared_data):
-    source = NwuclaJson(shared_data.parent / "samples" / "nwucla")
+    source = NwuclaJson(shared_data.parent / "samples" / "nwucla", NwuclaOptions())
     items = source.items()
     assert len(items) == 18
     with np.load(shared_data / "nwucla.npz") as file:
@@ -46,7 +46,7 @@ def test_the_samples_are_the_shared_archive(shared_data):
 
 def test_the_duplicates_trap_is_read_as_it_is(shared_data):
     folder = shared_data.parent / "samples" / "nwucla"
-    read = NwuclaJson(folder).read
+    read = NwuclaJson(folder, NwuclaOptions()).read
     two, three = (read(folder / f"a02_s01_e00_v0{v}.json").joints for v in (2, 3))
     np.testing.assert_array_equal(two, three)
 
@@ -54,14 +54,14 @@ def test_the_duplicates_trap_is_read_as_it_is(shared_data):
 def test_the_cross_view_split_is_the_official_one(shared_data):
     with np.load(shared_data / "nwucla.npz") as file:
         table = {"camera": file["camera"]}
-        train = NwuclaJson("anywhere").splits(table)["train_xview"]
+        train = NwuclaJson(Path("anywhere"), NwuclaOptions()).splits(table)["train_xview"]
         np.testing.assert_array_equal(train, file["train_xview"])
     assert (train.sum(), (~train).sum()) == (1020, 464)
 
 
 def test_values_go_around_exactly(tmp_path, joints):
     path = clip(tmp_path, joints.tolist())
-    source = NwuclaJson(tmp_path)
+    source = NwuclaJson(tmp_path, NwuclaOptions())
     assert source.items() == [path]
     read = source.read(path)
     np.testing.assert_array_equal(read.joints, joints[:, None].astype(np.float32))
@@ -72,7 +72,7 @@ def test_values_go_around_exactly(tmp_path, joints):
 @pytest.mark.parametrize("skeletons", [[], np.zeros((3, 20, 3)).tolist()])
 def test_nobody_is_left_out(tmp_path, skeletons):
     with pytest.raises(LeftOut):
-        NwuclaJson(tmp_path).read(clip(tmp_path, skeletons))
+        NwuclaJson(tmp_path, NwuclaOptions()).read(clip(tmp_path, skeletons))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_nobody_is_left_out(tmp_path, skeletons):
 )
 def test_damage_is_refused(tmp_path, fields, said):
     path = clip(tmp_path, **{"skeletons": []} | fields)
-    assert said in refused(lambda: NwuclaJson(tmp_path).read(path), path)
+    assert said in refused(lambda: NwuclaJson(tmp_path, NwuclaOptions()).read(path), path)
 
 
 @pytest.mark.parametrize("name", ["a07_s01_e00_v01", "a01_s11_e00_v01", "a01_s01_e00_v04", "labels"])
 def test_unknown_names_are_refused(tmp_path, name):
     path = clip(tmp_path, [[[0.1] * 3] * 20], name=name)
-    assert "name" in refused(lambda: NwuclaJson(tmp_path).read(path), path)
+    assert "name" in refused(lambda: NwuclaJson(tmp_path, NwuclaOptions()).read(path), path)
 
 
 @pytest.mark.parametrize(
@@ -110,20 +110,20 @@ def test_unknown_names_are_refused(tmp_path, name):
 def test_text_that_is_no_clip_is_refused(tmp_path, text):
     path = tmp_path / "a01_s01_e00_v01.json"
     path.write_text(text)
-    refused(lambda: NwuclaJson(tmp_path).read(path), path)
+    refused(lambda: NwuclaJson(tmp_path, NwuclaOptions()).read(path), path)
 
 
 def test_a_truncated_file_names_its_line(tmp_path, joints):
     path = clip(tmp_path, joints.tolist())
     path.write_text(path.read_text()[:-200])
-    assert "line 1, column" in refused(lambda: NwuclaJson(tmp_path).read(path), path)
+    assert "line 1, column" in refused(lambda: NwuclaJson(tmp_path, NwuclaOptions()).read(path), path)
 
 
 def test_a_second_copy_is_refused(tmp_path, joints):
     (tmp_path / "more").mkdir()
     clip(tmp_path, joints.tolist())
     second = clip(tmp_path / "more", joints.tolist())
-    assert "remove one of the two" in refused(NwuclaJson(tmp_path).items, second)
+    assert "remove one of the two" in refused(NwuclaJson(tmp_path, NwuclaOptions()).items, second)
 
 
 def test_mutants_are_refused_or_read_as_they_are(tmp_path, joints):
@@ -132,7 +132,7 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, joints):
     for mutant in mutants(path.read_bytes(), 600):
         path.write_bytes(mutant)
         try:
-            read = NwuclaJson(tmp_path).read(path)
+            read = NwuclaJson(tmp_path, NwuclaOptions()).read(path)
         except LeftOut:
             continue
         except BadInput as error:

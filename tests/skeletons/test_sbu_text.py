@@ -11,7 +11,7 @@ import pytest
 from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut
 from skeletons.sources.reading import NUMBER
-from skeletons.sources.sbu_text import FOLDS, PAIRS, SbuText
+from skeletons.sources.sbu_text import FOLDS, PAIRS, SbuOptions, SbuText
 from tests.skeletons.mutants import mutants, refused
 
 
@@ -37,7 +37,7 @@ def normalised(rng):
 
 def test_millimetres_are_found_again(tmp_path, normalised):
     path = sequence(tmp_path, normalised)
-    source = SbuText(tmp_path)
+    source = SbuText(tmp_path, SbuOptions())
     assert source.items() == [path]
     read = source.read(path)
     said = np.array([f"{v:.5g}" for v in normalised.ravel()], dtype=float).reshape(normalised.shape)
@@ -58,7 +58,7 @@ def test_a_published_frame_agrees_with_the_shared_archive(tmp_path, shared_data)
         (0.31147, 0.45448, 1.8238),
     ]
     normalised[0, 1, 14] = (0.81537, 1.1767, 1.7137)
-    read = SbuText(tmp_path).read(sequence(tmp_path, normalised, "s01s02/01/002"))
+    read = SbuText(tmp_path, SbuOptions()).read(sequence(tmp_path, normalised, "s01s02/01/002"))
     with np.load(shared_data / "sbu.npz") as file:
         clip = file["clip"].tolist().index(read.name)
         there = file["joints"][file["offsets"][clip]]
@@ -68,7 +68,7 @@ def test_a_published_frame_agrees_with_the_shared_archive(tmp_path, shared_data)
 
 
 def test_pairs_folds_and_classes_are_those_of_the_shared_archive(shared_data):
-    source = SbuText("anywhere")
+    source = SbuText(Path("anywhere"), SbuOptions())
     with np.load(shared_data / "sbu.npz") as file:
         assert source.class_names == tuple(file["class_names"].tolist())
         for i, name in enumerate(file["clip"].tolist()):
@@ -82,7 +82,7 @@ def test_pairs_folds_and_classes_are_those_of_the_shared_archive(shared_data):
 def test_sequences_are_in_order_and_a_second_copy_is_refused(tmp_path, normalised):
     for place in ("s07s03/08/002", "s01s02/02/001", "s01s02/01/001"):
         sequence(tmp_path, normalised, place)
-    source = SbuText(tmp_path)
+    source = SbuText(tmp_path, SbuOptions())
     assert [source.read(p).name for p in source.items()] == ["s01s02_a01_001", "s01s02_a02_001", "s07s03_a08_002"]
     shutil.copytree(tmp_path / "s01s02", tmp_path / "copy" / "s01s02")
     assert "is in" in refused(source.items, tmp_path / "copy" / "s01s02")
@@ -94,7 +94,7 @@ def test_sequences_are_in_order_and_a_second_copy_is_refused(tmp_path, normalise
 )
 def test_an_unknown_place_is_refused(tmp_path, normalised, place, said):
     path = sequence(tmp_path, normalised, place)
-    assert said in refused(SbuText(tmp_path).items, path)
+    assert said in refused(SbuText(tmp_path, SbuOptions()).items, path)
 
 
 def test_what_is_not_seen_is_zero_and_gaps_are_said(tmp_path, normalised):
@@ -102,12 +102,12 @@ def test_what_is_not_seen_is_zero_and_gaps_are_said(tmp_path, normalised):
     path = sequence(tmp_path, normalised, end="\r\n")
     lines = path.read_bytes().split(b"\r\n")
     path.write_bytes(b"\r\n".join(lines[:3] + lines[4:]))
-    read = SbuText(tmp_path).read(path)
+    read = SbuText(tmp_path, SbuOptions()).read(path)
     assert len(read.joints) == 5
     assert read.notes == ("1 frame numbers skipped",)
     assert ((read.joints == 0).all(-1) == (np.arange(5)[:, None, None] == 2) & _only(1, 4)).all()
     with pytest.raises(LeftOut, match="nobody"):
-        SbuText(tmp_path).read(sequence(tmp_path, 0 * normalised))
+        SbuText(tmp_path, SbuOptions()).read(sequence(tmp_path, 0 * normalised))
 
 
 def _only(person: int, joint: int) -> np.ndarray:
@@ -135,7 +135,7 @@ def test_damage_is_refused_with_its_line(tmp_path, normalised, damage, said):
     path = sequence(tmp_path, normalised)
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    assert said in refused(lambda: SbuText(tmp_path).read(path), path)
+    assert said in refused(lambda: SbuText(tmp_path, SbuOptions()).read(path), path)
 
 
 def test_mutants_are_refused_or_read_as_they_are(tmp_path, normalised):
@@ -145,7 +145,7 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, normalised):
     for mutant in mutants(data, 600):
         path.write_bytes(mutant)
         try:
-            read = SbuText(tmp_path).read(path)
+            read = SbuText(tmp_path, SbuOptions()).read(path)
         except BadInput as error:
             assert str(error).startswith(str(path))
             assert "\n" not in str(error)
@@ -160,5 +160,5 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, normalised):
 
 
 def test_an_empty_or_missing_folder_is_said(tmp_path):
-    assert "no such folder" in refused(SbuText(tmp_path / "gone").items, tmp_path / "gone")
-    assert "no SBU skeletons" in refused(SbuText(tmp_path).items, tmp_path)
+    assert "no such folder" in refused(SbuText(tmp_path / "gone", SbuOptions()).items, tmp_path / "gone")
+    assert "no SBU skeletons" in refused(SbuText(tmp_path, SbuOptions()).items, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut
-from skeletons.sources.utdmhad_mat import ORDER, UtdmhadMat
+from skeletons.sources.utdmhad_mat import ORDER, UtdmhadMat, UtdmhadOptions
 from skeletons.topology import KINECT_V1
 from tests.skeletons.mutants import mutants, refused
 
@@ -29,7 +29,7 @@ def d_skel(rng):
 
 
 def test_the_samples_are_the_shared_archive(shared_data):
-    source = UtdmhadMat(shared_data.parent / "samples" / "utdmhad")
+    source = UtdmhadMat(shared_data.parent / "samples" / "utdmhad", UtdmhadOptions())
     items = source.items()
     assert [i.stem[:-9] for i in items][:5] == ["a1_s1_t1", "a1_s1_t2", "a1_s2_t1", "a1_s2_t2", "a10_s1_t1"]
     assert len(items) == 12
@@ -48,7 +48,7 @@ def test_the_samples_are_the_shared_archive(shared_data):
 
 def test_the_cross_subject_split_is_the_official_one(shared_data):
     with np.load(shared_data / "utdmhad.npz") as file:
-        train = UtdmhadMat("anywhere").splits({"subject": file["subject"]})["train_xsub"]
+        train = UtdmhadMat(Path("anywhere"), UtdmhadOptions()).splits({"subject": file["subject"]})["train_xsub"]
         np.testing.assert_array_equal(train, file["train_xsub"])
     assert (train.sum(), (~train).sum()) == (431, 430)
 
@@ -56,7 +56,7 @@ def test_the_cross_subject_split_is_the_official_one(shared_data):
 @pytest.mark.parametrize("compress", [True, False])
 def test_values_go_around_exactly_in_the_topologys_order(tmp_path, d_skel, compress):
     path = clip(tmp_path, d_skel, compress=compress)
-    source = UtdmhadMat(tmp_path)
+    source = UtdmhadMat(tmp_path, UtdmhadOptions())
     assert source.items() == [path]
     read = source.read(path)
     names = ("head", "spine_shoulder", "spine_mid", "spine_base", *KINECT_V1.joints[4:])  # the authors' list
@@ -69,13 +69,13 @@ def test_values_go_around_exactly_in_the_topologys_order(tmp_path, d_skel, compr
 
 
 def test_a_clip_of_one_frame_is_read(tmp_path, d_skel):
-    assert UtdmhadMat(tmp_path).read(clip(tmp_path, d_skel[..., 0])).joints.shape == (1, 1, 20, 3)
+    assert UtdmhadMat(tmp_path, UtdmhadOptions()).read(clip(tmp_path, d_skel[..., 0])).joints.shape == (1, 1, 20, 3)
 
 
 @pytest.mark.parametrize("shape", [(20, 3, 0), (20, 3, 2)])
 def test_nobody_is_left_out(tmp_path, shape):
     with pytest.raises(LeftOut):
-        UtdmhadMat(tmp_path).read(clip(tmp_path, np.zeros(shape)))
+        UtdmhadMat(tmp_path, UtdmhadOptions()).read(clip(tmp_path, np.zeros(shape)))
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_nobody_is_left_out(tmp_path, shape):
 )
 def test_damage_is_refused(tmp_path, d_skel, damage, said):
     path = clip(tmp_path, damage(d_skel))
-    assert said in refused(lambda: UtdmhadMat(tmp_path).read(path), path)
+    assert said in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
 
 
 def test_other_files_are_refused(tmp_path, d_skel):
     path = clip(tmp_path, d_skel, key="d_iner")
-    assert "has no d_skel" in refused(lambda: UtdmhadMat(tmp_path).read(path), path)
+    assert "has no d_skel" in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
     for data in (b"", b"abc", path.read_bytes()[:500]):
         path.write_bytes(data)
-        refused(lambda: UtdmhadMat(tmp_path).read(path), path)
+        refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
-    assert "save it again with -v7" in refused(lambda: UtdmhadMat(tmp_path).read(path), path)
+    assert "save it again with -v7" in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
 
 
 @pytest.mark.parametrize("name", ["a28_s1_t1", "a1_s9_t1", "a1_s1_t5", "a0_s1_t1", "b"])
 def test_unknown_names_are_refused(tmp_path, d_skel, name):
     path = clip(tmp_path, d_skel, name)
-    assert "rename the file" in refused(UtdmhadMat(tmp_path).items, path)
+    assert "rename the file" in refused(UtdmhadMat(tmp_path, UtdmhadOptions()).items, path)
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -120,7 +120,7 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, d_skel, compress):
     for mutant in mutants(path.read_bytes(), 300):
         path.write_bytes(mutant)
         try:
-            read = UtdmhadMat(tmp_path).read(path)
+            read = UtdmhadMat(tmp_path, UtdmhadOptions()).read(path)
         except LeftOut:
             continue
         except BadInput as error:
