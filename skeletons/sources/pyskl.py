@@ -5,8 +5,8 @@
 `split` maps `xsub_train`, `xsub_val`, ... to lists of those names. They are made from the raw files by a denoising like
 CTR-GCN's, frames without bodies removed.
 
-Nothing in the pickle is executed (safe_pickle.py), and arrays are read from the file one by one: memory does not grow
-with the number of clips but for their names, about 1.5 kB a clip and process (85 MB for NTU-60, 170 for NTU-120).
+Nothing in the pickle is executed (safe_pickle.py), and arrays are read from the file one by one. What grows with the
+clips are their names: 1.7 kB a clip while the file is opened, 0.6 kB then (NTU-60: 95 and 32 MB), less in a worker.
 """
 
 from __future__ import annotations
