@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,7 +223,7 @@ def write_store(folder: Path, arrays: Mapping[str, np.ndarray], topology: Topolo
 def open_store(folder: Path) -> Clips:
     """Open a store written by `write_store`; frames stay on disk until they are read."""
     meta = json.loads((folder / "meta.json").read_text())
-    with np.load(folder / "table.npz", allow_pickle=False) as table:
+    with (folder / "table.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as table:
         arrays = {k: table[k] for k in table.files}
     return Clips(
         name=meta["name"],

@@ -115,7 +115,8 @@ def options_of(kind: type[Source], given: dict[str, str]) -> Any:
     Raises:
         BadInput: an option that does not exist, or a value of another type.
     """
-    types, values = typing.get_type_hints(kind.Options), {}
+    types = typing.get_type_hints(kind.Options)
+    values: dict[str, Any] = {}
     names = [field.name for field in dataclasses.fields(kind.Options)]
     for key, text in given.items():
         if key not in names:

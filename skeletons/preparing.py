@@ -18,7 +18,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -129,7 +129,7 @@ def _work(items: Sequence[Any]) -> Chunk:
     return read_chunk(_SOURCE, items)
 
 
-def chunks_of(source: Source, parts: Sequence[Sequence[Any]], workers: int) -> Iterator[Chunk]:
+def chunks_of(source: Source, parts: Sequence[Sequence[Any]], workers: int) -> Generator[Chunk, None, None]:
     """Read parts of the items, several at once, and give them back in order; few are in memory at any time."""
     if workers < 2 or len(parts) < 2:
         yield from (read_chunk(source, part) for part in parts)
@@ -324,7 +324,7 @@ def _finish(order: Order, partial: Path, writer: StoreWriter, known: Known, inpu
         "class_names": list(source.class_names),
     }
     fingerprint = writer.finish(table, meta)
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for key, column in splits.items():
         name = key.removeprefix("train_")
         sizes[name] = {"train": int(column.sum()), "test": int((~column).sum())}

@@ -87,6 +87,6 @@ def all_sources() -> dict[str, type[Source]]:
     from skeletons import sources
 
     for module in pkgutil.iter_modules(sources.__path__):
-        if not module.name.startswith("demo"):  # generated, not recorded; and they bring torch, a second of waiting
+        if not module.name.startswith("demo"):  # generated, not recorded
             importlib.import_module(f"{sources.__name__}.{module.name}")
     return SOURCES

@@ -68,10 +68,13 @@ class StoreWriter:
         for block in blocks:
             if not self._take_up(block):
                 break
-        if blocks:
-            for key in set(self._there()) - ({*self.blocks[-1].crc} if self.blocks else set()):
-                self._path(key).unlink()
-        self._cut()
+        for key in set(self._there()) - ({*self.blocks[-1].crc} if self.blocks else set()):
+            self._path(key).unlink()
+        try:
+            self._cut()
+        except OSError:
+            self.close()
+            raise
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -82,8 +85,14 @@ class StoreWriter:
     def close(self) -> None:
         """Close the files; they keep what was appended."""
         files, self.files = self.files, {}
+        errors = []
         for file in files.values():
-            file.close()
+            try:
+                file.close()
+            except OSError as error:  # what is buffered finds the disk full
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def add(self, joints: np.ndarray, lengths: Sequence[int] | np.ndarray, tracking: np.ndarray | None = None) -> Block:
         """Append clips.
