@@ -21,6 +21,7 @@ import numpy as np
 
 from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut, Recording, Source
+from skeletons.sources.ntu_skeleton import Ntu60, Ntu120
 from skeletons.sources.reading import in_metres, shown
 from skeletons.sources.safe_pickle import Array, Values, open_pickle
 from skeletons.topology import KINECT_V2
@@ -77,6 +78,8 @@ class Pyskl(Source):
         highest = max(a.label for a in self.annotations)
         classes = options.classes or (highest + 1 if highest >= 120 else 120 if highest >= 60 else 60)
         self.class_names = tuple(f"A{i + 1:03d}" for i in range(classes))
+        if all(NAME.fullmatch(a.name) for a in self.annotations if a.keypoint):
+            self.official = {60: Ntu60, 120: Ntu120}[classes].official if classes in (60, 120) else {}  # type: ignore[misc]
 
     def items(self) -> list[tuple[Path, int, str]]:
         return [(Path(self.raw), i, a.name) for i, a in enumerate(self.annotations)]

@@ -83,8 +83,10 @@ def numbers(lines: Sequence[str], columns: int, path: Path, first: int = 1, sepa
     Raises:
         BadInput: a line that does not, by its number.
     """
-    plain = set("0123456789+-.eE \t").union(separator or ())
-    if lines and all(plain.issuperset(line) and not line.isspace() and line for line in lines):
+    plain = ("0123456789+-.eE \t" + (separator or "")).encode()
+    if not lines:
+        return np.empty((0, columns))
+    if all(map(str.strip, lines)) and not "".join(lines).encode().translate(None, plain):
         try:
             table = np.loadtxt(lines, delimiter=separator, ndmin=2, comments=None)
             if table.shape == (len(lines), columns) and np.isfinite(table).all():
