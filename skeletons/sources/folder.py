@@ -37,6 +37,7 @@ from skeletons.topology import topology_of
 
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 UPS = ("y", "z")
+DESCRIBING = ("dataset.json", "clips.csv")
 REQUIRED = ("joints", "parents", "fps", "units", "classes")
 OPTIONAL = ("persons", "up", "chiral", "splits", "ignore")
 
@@ -78,22 +79,25 @@ class Folder(Source):
         self.rows = self._clips(raw / "clips.csv")
 
     def items(self) -> list[tuple[Path, int, str]]:
-        """(file, its line of clips.csv, that line), then files that clips.csv does not name, with line 0."""
+        """(file, its line of clips.csv, that line), then files that clips.csv does not name, with line 0. The two files
+        that describe the others come first, as items that hold no clip, so that a change of theirs is noticed."""
         at = self.columns.index("file")
         listed = {self.raw / row[at]: (line, ",".join(row)) for line, row in self.rows.items()}
         others = sorted(p for p in self.raw.rglob("*") if p.suffix in SUFFIXES and p not in listed and p.is_file())
-        return [(path, *found) for path, found in listed.items()] + [
-            (path, 0, "") for path in others if path != self.raw / "clips.csv"
-        ]
+        own = [self.raw / name for name in DESCRIBING]
+        found = [(path, 0, "") for path in own] + [(path, *row) for path, row in listed.items()]
+        return found + [(path, 0, "") for path in others if path not in own]
 
-    def read(self, item: tuple[Path, int, str]) -> Recording:
-        """Read one clip.
+    def read(self, item: tuple[Path, int, str]) -> Recording | list[Recording]:
+        """Read one clip; none from the describing files.
 
         Raises:
             BadInput: its line in clips.csv or its file is damaged, or not what dataset.json says.
             LeftOut: clips.csv does not name it, or it shows nobody.
         """
         path, line, _ = item
+        if path in [self.raw / name for name in DESCRIBING]:
+            return []
         if not line:
             raise LeftOut("clips.csv does not name it")
         row = dict(zip(self.columns, self.rows[line]))

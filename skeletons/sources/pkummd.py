@@ -36,6 +36,7 @@ LISTS = {
     (2, "xsub"): ("cross_subject_v2.txt", "cross-subject-v2.txt"),
     (2, "xview"): ("cross_view_v2.txt", "cross-view-v2.txt"),
 }
+SPLITS = ("xsub", "xview")
 TEST_VIDEOS = range(291, 335)
 TEST_ACTORS = (2, 3, 7)
 SLICES = {"mamp": 0, "aimclr": -1}  # where a clip begins, from the label's first frame
@@ -104,7 +105,8 @@ class Pkummd(Source):
             raise BadInput(
                 f"{other}: is of phase {3 - self.phase} among phase {self.phase}; prepare one phase at a time"
             )
-        self.lists = {split: self._training(split, texts) for split in ("xsub", "xview")}
+        self.list_files = [p for p in texts if any(p.name in LISTS[self.phase, split] for split in SPLITS)]
+        self.lists = {split: self._training(split) for split in SPLITS}
 
     def _is_label(self, path: Path) -> bool:
         return any("label" in part.lower() for part in path.relative_to(self.raw).parts[:-1])
@@ -115,17 +117,19 @@ class Pkummd(Source):
 
     def items(self) -> list[tuple[Path, int, str]]:
         """(skeleton file, line of its label file, that line) of every action; line 0 where a recording has no labels,
-        and the label file instead where there is no skeleton."""
+        and the label file instead where there is no skeleton. Split lists come last, as items that hold no action, so
+        that a change of theirs is noticed."""
         found: list[tuple[Path, int, str]] = []
         for name, path in self.skeletons.items():
             if name in self.labels:
                 found += [(path, line, text) for line, text in enumerate(lines_of(self.labels[name]), 1)]
             else:
                 found.append((path, 0, ""))
-        return found + [(path, 0, "") for name, path in self.labels.items() if name not in self.skeletons]
+        found += [(path, 0, "") for name, path in self.labels.items() if name not in self.skeletons]
+        return found + [(path, 0, "") for path in self.list_files]
 
-    def read(self, item: tuple[Path, int, str]) -> Recording:
-        """Read one action.
+    def read(self, item: tuple[Path, int, str]) -> Recording | list[Recording]:
+        """Read one action; none from a split list.
 
         Raises:
             BadInput: skeletons or labels are missing, a line of theirs is damaged, the class is unknown, the action
@@ -134,6 +138,8 @@ class Pkummd(Source):
         """
         skeleton, line, text = item
         name = skeleton.stem
+        if skeleton in self.list_files:
+            return []
         if not line:
             has, lacks = ("labels", "skeletons") if name not in self.skeletons else ("skeletons", "labels")
             raise BadInput(f"{skeleton}: has {has}, but there are no {lacks} in another {name}.txt; add or remove one")
@@ -187,9 +193,9 @@ class Pkummd(Source):
             return match["view"] != "L"
         return int(match["video"]) not in TEST_VIDEOS if self.phase == 1 else int(match["subject"]) not in TEST_ACTORS
 
-    def _training(self, split: str, texts: list[Path]) -> frozenset[str] | None:
+    def _training(self, split: str) -> frozenset[str] | None:
         """The official training videos, where the list is there."""
-        path = next((p for p in texts if p.name in LISTS[self.phase, split]), None)
+        path = next((p for p in self.list_files if p.name in LISTS[self.phase, split]), None)
         if path is None:
             return None
         lines = lines_of(path)

@@ -59,7 +59,7 @@ def source(root: Path, **options: str) -> Folder:
 def only(root: Path, **options: str) -> Recording:
     """The one clip of a folder."""
     reader = source(root, **options)
-    read = reader.read(reader.items()[0])
+    read = reader.read(reader.items()[2])
     assert isinstance(read, Recording)
     return read
 
@@ -79,7 +79,7 @@ def test_each_kind_of_file_says_the_same(tmp_path, joints):
     (tmp_path / "d.csv").write_text("\n".join(",".join(map(repr, map(float, r.ravel()))) for r in joints))
     pd.read_csv(tmp_path / "a.csv").to_parquet(tmp_path / "e.parquet")
     reader = source(tmp_path)
-    found = [reader.read(item) for item in reader.items()]
+    found = [reader.read(item) for item in reader.items()[2:]]
     for read in found:
         np.testing.assert_array_equal(read.joints, joints.astype(np.float32))
     assert [r.name for r in found] == ["a", "b", "sub/c", "d", "e"]
@@ -129,7 +129,7 @@ def test_nobody_and_files_without_a_line_are_left_out(tmp_path, joints):
     np.save(tmp_path / "extra.npy", joints)
     (tmp_path / "b.csv").write_text(named(joints).split("\n")[0])
     reader = source(tmp_path)
-    for item, said in zip(reader.items(), ("nobody", "no frames", "does not name it")):
+    for item, said in zip(reader.items()[2:], ("nobody", "no frames", "does not name it")):
         with pytest.raises(LeftOut, match=said):
             reader.read(item)
 
@@ -301,8 +301,8 @@ def test_mutants_of_tables_are_refused_or_read_as_they_are(tmp_path, joints):
     path = tmp_path / "a.csv"
     path.write_text(named(joints[:3].round(3)))
     reader, parsed = source(tmp_path), 0
-    item = reader.items()[0]
-    for mutant in mutants(path.read_bytes(), 600):
+    item = reader.items()[2]
+    for mutant in mutants(path.read_bytes(), 300):
         path.write_bytes(mutant)
         try:
             read = reader.read(item)
@@ -322,4 +322,4 @@ def test_mutants_of_tables_are_refused_or_read_as_they_are(tmp_path, joints):
             np.testing.assert_array_equal(there, said.astype(np.float32))
         assert (read.joints != 0).any((2, 3)).sum() <= len(rows)
         parsed += 1
-    assert 20 < parsed < 580
+    assert 20 < parsed < 290

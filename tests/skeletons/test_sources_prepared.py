@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from skeletons import preparing
+from skeletons.errors import BadInput
 from skeletons.preparing import Order, prepare
 from skeletons.recordings import all_sources
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import split
-from tests.skeletons import test_nwucla_json, test_pkummd, test_pyskl, test_sbu_text, test_utdmhad_mat
+from tests.skeletons import test_folder, test_nwucla_json, test_pkummd, test_pyskl, test_sbu_text, test_utdmhad_mat
 
 NAMES = ("folder", "nwucla_json", "pkummd", "pyskl", "sbu_text", "utdmhad_mat")
 
@@ -56,6 +57,29 @@ def test_pkummd_goes_on_after_a_damaged_action(tmp_path, rng):
     assert split(clips, "xsub").test.tolist() == [2]
     assert split(clips, "xview").train.tolist() == [2]
     np.testing.assert_array_equal(clips.original()[:6], values[3:9].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["folder", "pkummd"])
+def test_a_changed_description_is_noticed(tmp_path, rng, name):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if name == "folder":
+        test_folder.describe(raw, "a.npy,sit,1,1,1\nb.npy,sit,2,1,0\n")
+        for clip in "ab":
+            np.save(raw / f"{clip}.npy", rng.normal(0, 1, (5, 6, 3)))
+    else:
+        test_pkummd.record(raw, rng)
+        test_pkummd.record(raw, rng, "0003-L")
+        (raw / "cross-subject.txt").write_text("Training videos: \n0002-L, \nValidation videos: \n0003-L, \n")
+    report, _ = prepared(name, raw)
+    assert prepared(name, raw)[0]["there_already"]
+    assert report["sizes"]["xsub"]["train"] == report["sizes"]["xsub"]["test"]
+    if name == "folder":
+        test_folder.describe(raw, "a.npy,sit,1,1,1\nb.npy,sit,2,1,0\n", splits={"xsub": {"subject": [2]}})
+    else:
+        (raw / "cross-subject.txt").write_text("Training videos: \n0003-L, \nValidation videos: \n0002-L, \n")
+    with pytest.raises(BadInput, match="from other recordings or options"):
+        prepared(name, raw)
 
 
 @pytest.mark.parametrize("name", ["sbu_text", "nwucla_json", "utdmhad_mat"])
