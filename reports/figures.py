@@ -9,7 +9,8 @@ figure=embedding   a map of the test clips, cells side by side           (cell=a
 figure=neighbours  test clips and their nearest training clips, drawn    (cell=NAME; needs protocol=embedding)
 figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear_fast|retrieval|...)
 figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
-All four take split=NAME and seed=N too.
+figure=robustness  accuracy as test clips get worse, cells together      (cell=a,b; needs protocol=robustness)
+All five take split=NAME and seed=N too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from reports.confusion import confusion_matrix
 from reports.embedding import embedding_map
 from reports.make import chosen_plans
 from reports.masks import mask_gallery
+from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
 from skeletons.errors import BadInput, command, unknown
 from sweeps.config import Config, compose
@@ -43,6 +45,7 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "neighbours": neighbour_strips,
     "confusion": confusion_matrix,
     "classes": class_accuracy,
+    "robustness": robustness_curves,
 }
 OWN = ("figure", "out", "clip", "seed")
 PLAN = ("plan", "table", "data", "scale", "setting")

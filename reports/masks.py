@@ -22,7 +22,7 @@ from skeletons.sampling import ClipTensors, centre_view
 from skeletons.streams import JOINT
 from skeletons.topology import Topology
 from sweeps.config import Config
-from sweeps.plan import data_of
+from sweeps.identity import data_of
 
 MOMENTS = 4
 SHOWN, HIDDEN = "#0072b2", "#d9d9d9"  # legible in grey and to the colour-blind

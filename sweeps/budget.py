@@ -27,7 +27,7 @@ from skeletons.randomness import Draws
 from sweeps.config import Config
 from sweeps.costs import count_views
 from sweeps.execute import make_method, make_sampler
-from sweeps.plan import data_of, device_of, digest, pretraining_identity
+from sweeps.identity import data_of, device_of, digest, pretraining_identity
 from sweeps.records import read_json, write_json
 
 BUDGETS = ("clips", "flops", "seconds")

@@ -44,6 +44,7 @@ class ProtocolConfig:
         names: protocols to run: linear_fast, linear (:mamp, :slim, :amr for a paper's recipe), finetune, semi:SHARE,
             retrieval, cluster, distill, robustness, embedding, transfer:DATA (frozen and fine-tuned on other data), and
             fusion (of streams, each trained apart).
+        targets: data that a plain `transfer` goes to, NAME or NAME@SPLIT.
         pooling: mean, cls+mean, native (the method's own), or both: mean for all, and native beside it.
         probe: the fast linear probe's settings.
         linear: the slow one's, where they are not its recipe's.
@@ -57,6 +58,7 @@ class ProtocolConfig:
     """
 
     names: list[str] = field(default_factory=lambda: ["linear_fast", "retrieval"])
+    targets: list[str] = field(default_factory=list)
     pooling: str = "native"
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)

@@ -29,7 +29,8 @@ from skeletons.splits import Split, withhold
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
-from sweeps.plan import Judgement, Work, data_of, device_of, poolings_of, pretraining_identity, stream_of
+from sweeps.identity import Judgement, data_of, device_of, pretraining_identity, stream_of
+from sweeps.plan import Work, poolings_of
 from sweeps.records import Records, provenance, write_json, write_text
 
 PEEKED = "best_test was looked at on the way and used for nothing"

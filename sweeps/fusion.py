@@ -13,7 +13,8 @@ from protocols.base import Result, accuracy
 from protocols.fusion import FusionConfig, fuse, fused_protocol
 from skeletons.errors import BadInput
 from sweeps.config import Config
-from sweeps.plan import Judgement, Work, digest, work_of
+from sweeps.identity import Judgement, digest
+from sweeps.plan import Work, work_of
 from sweeps.records import Records
 
 

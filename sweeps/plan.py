@@ -1,67 +1,27 @@
-"""From a configuration to pieces of work, each with the identity of what it will produce.
-
-An ablation's cells, its floors, splits and seeds become `Work`s. What can change a result (the fields that a piece
-reads and that differ from their defaults, component versions, the data's fingerprint, precision, threads, kind of
-device) hashes to its identity; what cannot (workers, paths) stays out. So the full SLiM of several tables is trained
-once.
-"""
+"""From a configuration to pieces of work: an ablation's cells, its floors, splits and seeds."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from methods import backbone, decoder, trainer
-from methods.backbone import Transformer
-from methods.base import Method, method_class, refuses
+from methods.base import method_class, refuses
 from methods.checkpoint import told_with
 from methods.encoder import encoder_kinds
-from methods.masking import MaskingConfig, all_strategies
 from methods.persons import POOLINGS
 from methods.released import open_encoder
-from methods.trainer import steps_in
-from protocols import features
 from protocols.base import make_protocol
 from protocols.fusion import fused_protocol
-from skeletons import augment, clips, sampling
-from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
-from skeletons.sources import DataConfig, open_clips
-from skeletons.splits import Split, folds, split
+from skeletons.splits import folds
 from skeletons.streams import JOINT
-from sweeps.config import Config, compose, differing, options, select
+from sweeps.config import Config, compose, options
+from sweeps.identity import RAW, Judgement, data_of, given_identity, judgement, pretraining_identity
 
-RAW, UNTRAINED, NATIVE = "raw", "untrained", " native"
+UNTRAINED, NATIVE = "untrained", " native"
 TRANSFER = {"frozen": "linear_fast", "fine-tuned": "finetune"}
-# Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.
-NEUTRAL = ("log_every", "evaluations", "checkpoint_seconds", "length", "warmup", "freeze_last")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One protocol on one encoder.
-
-    Attributes:
-        identity: of its result.
-        protocol: as in `protocol.names`.
-        pooling: of the features.
-        target: data to judge on; empty means the data it was trained on.
-        heading: of its column in tables.
-    """
-
-    identity: str
-    protocol: str
-    pooling: str
-    target: str = ""
-    heading: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,150 +58,26 @@ class Work:
         return [judgement.identity for judgement in self.judgements.values()]
 
 
-def digest(content: Any) -> str:
-    """12 hexadecimal digits of canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-@cache
-def _opened(name: str, root: str | None, file: str | None, cache_folder: str | None, stream: str) -> Clips:
-    return open_clips(DataConfig(name=name, root=root, file=file, cache=cache_folder, stream=stream))
-
-
-def data_of(config: Config, target: str = "") -> tuple[Clips, Split]:
-    """The clips and the split of a configuration; opened once in a process.
-
-    Args:
-        target: other data to judge on, see `target_of`.
-    """
-    d = target_of(config, target) if target else config.data
-    found = _opened(d.name, d.root, d.file, d.cache, d.stream)
-    return found, split(found, d.split)
-
-
-@cache
-def _named(target: str) -> DataConfig:
-    return compose([f"data={target}"]).data
-
-
-def target_of(config: Config, target: str) -> DataConfig:
-    """The data that a transfer goes to, by its own default split, from the same folders and as the same stream;
-    `NAME@SPLIT` says another split."""
-    name, _, part = target.partition("@")
-    found = _named(name)
-    d = config.data
-    return replace(found, root=d.root, cache=d.cache, stream=d.stream, split=part or found.split)
-
-
-def device_of(config: Config) -> str:
-    """The device to run on: auto takes a GPU where there is one."""
-    import torch
-
-    if config.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device
-
-
-def _masking_identity(method: type[Method], config: MaskingConfig) -> dict[str, Any]:
-    """What the method's strategies read of the masking section."""
-    found: dict[str, Any] = {}
-    plain = MaskingConfig()
-    for view, name in method.strategies(config).items():
-        chosen = all_strategies()[name]
-        fields = {field: getattr(config, field) for field in chosen.reads}
-        fields |= {
-            field: getattr(config, field) for field in chosen.options if getattr(config, field) != getattr(plain, field)
-        }
-        if view == "local" and name != "none":
-            fields["probability"] = config.local_probability
-            if config.local_largest_area and "largest_area" in fields:
-                fields["largest_area"] = config.local_largest_area
-        if view == "global" and name != "none" and config.global_probability != plain.global_probability:
-            fields["probability"] = config.global_probability
-        if view in ("global", "local") and name != "none" and config.ratio_draw != plain.ratio_draw:
-            fields["ratio_draw"] = config.ratio_draw
-        found[view] = {"strategy": name, "version": chosen.version, **fields}
-    return found
-
-
-def stream_of(data: Clips) -> dict[str, str]:
-    """The stream, for an identity and for an encoder's file: nothing where it is the neutral one."""
-    return {} if data.stream == JOINT else {"stream": data.stream}
-
-
-def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str, dict[str, Any]]:
-    """Identity of the encoder that a configuration makes, and the content that was hashed."""
-    import torch
-
-    method = method_class(config.method.name)
-    read = {path: differing(select(config, path), None) for path in method.reads if path != "train"}
-    content: dict[str, Any] = {
-        "method": method.name,
-        "fields": {k: v for k, v in read.items() if v not in ({}, None)},
-        "versions": {"method": method.version, "backbone": backbone.VERSION},
-        "topology": [data.topology.joints, data.topology.parents],
-        "seed": config.seeds[0],
-    }
-    if config.backbone.kind != Transformer.kind:
-        content["versions"][config.backbone.kind] = encoder_kinds()[config.backbone.kind].version
-    if method.trains:
-        train = config.train
-        steps = max(1, steps_in(train.length, train.batch, len(part.train)))
-        content["fields"]["train"] = {k: v for k, v in differing(train, None).items() if k not in NEUTRAL}
-        content |= {
-            "steps": steps,
-            "warmup": steps_in(train.warmup, train.batch, len(part.train), steps),
-            "masking": _masking_identity(method, config.masking),
-            "data": data.fingerprint,
-            "train_clips": digest(np.asarray(part.train).tolist()),
-            "chiral": bool(data.chiral),
-            "threads": config.threads,
-            "device": device_of(config).partition(":")[0],
-            "torch": torch.__version__.partition("+")[0],
-        }
-        frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
-        content |= ({"frozen": frozen} if frozen else {}) | stream_of(data)
-        content["versions"] |= {
-            "decoder": decoder.VERSION,
-            "trainer": trainer.VERSION,
-            "sampling": sampling.VERSION,
-            "augment": augment.VERSION,
-            "clips": clips.VERSION,
-        }
-    return digest(content), content
-
-
-def given_identity(config: Config) -> str:
-    """Identity of an encoder that is given as a file."""
-    return digest({"file": hashlib.sha256(Path(config.encoder).read_bytes()).hexdigest()})
-
-
-def judgement(config: Config, protocol: str, pooling: str, target: str = "", raw: bool = False) -> Judgement:
-    """A protocol on the encoder that a configuration makes."""
-    judge = make_protocol(protocol, config.protocol)
-    data, part = data_of(config, target)
-    content = {
-        "protocol": protocol,
-        "version": judge.version,
-        "features": features.VERSION,
-        "probe": None,
-        **{name: differing(select(config.protocol, name), None) for name in judge.reads},
-        "data": data.fingerprint,
-        "split": part.name,
-        "pooling": RAW if raw else pooling,
-        "test_crop": config.views.test_crop,
-        "seed": config.seeds[0] if judge.seeded else None,
-        **stream_of(data),
-    }
-    return Judgement(digest(content), protocol, RAW if raw else pooling, target, judge.heading)
-
-
 def poolings_of(config: Config) -> dict[str, str]:
     """What follows a protocol's name -> the pooling it stands for; the first is watched while training."""
     wanted, native = config.protocol.pooling, config.method.pooling
     if wanted == "both":
         return {"": "mean", NATIVE: native}
     return {"": native if wanted == "native" else wanted}
+
+
+def protocols_of(config: Config) -> list[str]:
+    """The protocols asked for; a plain `transfer` goes to every one of `protocol.targets`.
+
+    Raises:
+        BadInput: it has nowhere to go.
+    """
+    found: list[str] = []
+    for name in config.protocol.names:
+        if name == "transfer" and not config.protocol.targets:
+            raise BadInput("protocol 'transfer' needs data to go to: give protocol.targets=[NAME,...]")
+        found += [f"transfer:{target}" for target in config.protocol.targets] if name == "transfer" else [name]
+    return found
 
 
 def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
@@ -252,7 +88,7 @@ def judgements_of(config: Config, raw: bool = False) -> dict[str, Judgement]:
     """
     found: dict[str, Judgement] = {}
     for suffix, pooling in poolings_of(config).items():
-        for name in config.protocol.names:
+        for name in protocols_of(config):
             kind, _, target = name.partition(":")
             for key, protocol in TRANSFER.items() if kind == "transfer" else (("", name),):
                 judge = make_protocol(protocol, config.protocol)
@@ -300,7 +136,7 @@ def _check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.check()
-    for name in config.protocol.names:
+    for name in protocols_of(config):
         kind, _, target = name.partition(":")
         if fused_protocol(name, config.protocol):
             continue

@@ -25,7 +25,8 @@ if __name__ == "__main__":
 from methods.base import support_matrix
 from skeletons.errors import command
 from sweeps.config import Config
-from sweeps.plan import Work, device_of, digest, make_plan
+from sweeps.identity import device_of, digest
+from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.records import Records, write_json
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.config import from_yaml, to_yaml
 from sweeps.execute import execute
-from sweeps.plan import Judgement, Work
+from sweeps.identity import Judgement
+from sweeps.plan import Work
 from sweeps.records import Records
 
 if TYPE_CHECKING:

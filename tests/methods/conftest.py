@@ -22,6 +22,7 @@ from skeletons.clips import Clips
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, ClipTensors, LocalView, Sampler, ViewConfig
 from skeletons.topology import KINECT_V2, Topology
+from tests.methods.short_runs import runner
 
 
 @pytest.fixture
@@ -123,6 +124,12 @@ def batch(sampler: Callable[..., Sampler]) -> Callable[..., dict[str, Batch]]:
         return found
 
     return make
+
+
+@pytest.fixture
+def run(parts: Callable[..., Parts], sampler: Callable[..., Sampler]) -> Callable[..., Any]:
+    """Trains a small method for a few steps: `run("slim", config, folder, stop=6)`."""
+    return runner(parts, sampler)
 
 
 def scramble(module: torch.nn.Module, seed: int = 0, std: float = 0.3) -> None:

@@ -34,7 +34,7 @@ def judged(x, y, query, truth, classes=4, encoder="some", **settings):
     """What the protocol finds on given features."""
     subject = Subject.__new__(Subject)  # features alone, without what makes them
     subject.__dict__ |= {"encoder": encoder, "data": SimpleNamespace(class_names=range(classes))}
-    subject.__dict__ |= {"features": (x, query), "labels": (y, truth)}
+    subject.__dict__ |= {"train_features": x, "test_features": query, "labels": (y, truth)}
     return Retrieval(SimpleNamespace(retrieval=RetrievalConfig(**settings)))(subject)
 
 

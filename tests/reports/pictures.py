@@ -35,17 +35,31 @@ def strips(rng: np.random.Generator, persons: int, classes: int, test: int) -> d
     }
 
 
+# As the protocol `robustness` keeps them; strengths are out of order, as a user may give them.
+SETTINGS = {
+    "corruption": np.array(["noise"] * 3 + ["rotation"] * 2),
+    "strength": np.array([0.05, 0.01, 0.1, 30.0, 90.0]),
+}
+ROBUST = {"robust": 55.0, "clean": 80.0, "units": {"noise": "noise, m", "rotation": "turn, degrees"}}
+
+
+def worse(rng: np.random.Generator, truth: np.ndarray, classes: int) -> np.ndarray:
+    """(setting, clip), classes that are less often right the stronger a setting is."""
+    chance = 0.8 - 0.6 * SETTINGS["strength"] / np.where(SETTINGS["corruption"] == "noise", 0.1, 90)
+    return np.where(rng.random((5, len(truth))) < chance[:, None], truth, rng.integers(0, classes, (5, len(truth))))
+
+
 def records(
     folder: Path, persons: int = 1, classes: int = 3, test: int = 120, seeds: tuple[int, ...] = (0, 1)
 ) -> Records:
-    """A plan `plan` with `linear` and `embedding`; of `raw` there is no `linear`."""
+    """A plan `plan` with `linear`, `embedding` and `robustness`; of `raw` there is no `linear`."""
     found, rng = Records(folder), np.random.default_rng(0)
     truth = np.arange(test) % classes
     names = np.array([f"class number {c}" for c in range(classes)])
     works = []
     for cell in CELLS:
         for seed in seeds[:1] if cell == "raw" else seeds:
-            judged = {"embedding": "e"} if cell == "raw" else {"linear": "l", "embedding": "e"}
+            judged = {"embedding": "e", "robustness": "r"} | ({} if cell == "raw" else {"linear": "l"})
             works.append(
                 {"cell": cell, "split": "xsub", "seed": seed, "pretraining": f"{cell}{seed}", "judgements": judged}
             )
@@ -58,6 +72,7 @@ def records(
             for key, result, arrays in (
                 ("l", about | {"correct": right, "top1": 70.0}, {"predicted": predicted}),
                 ("e", seen, of_map),
+                ("r", about | ROBUST, {"predicted": worse(rng, truth, classes), **SETTINGS}),
             ):
                 if key in judged.values():
                     path = found.arrays_file(f"{cell}{seed}", key)

@@ -15,6 +15,7 @@ from reports.chosen import command_for, judged, predictions
 from reports.classes import class_accuracy, paired, right_in, wilson
 from reports.confusion import confusion_matrix, shares
 from reports.embedding import embedding_map, look
+from reports.robustness import curve, robustness_curves
 from reports.strips import neighbour_strips, side_by_side
 from skeletons.errors import BadInput
 from skeletons.sources.demo import DemoSpec, generate
@@ -25,7 +26,7 @@ from sweeps.records import Records, read_json, write_json
 from sweeps.run import write_plan
 from tests.reports.pictures import records
 
-KINDS = ("embedding", "neighbours", "confusion", "classes")
+KINDS = ("embedding", "neighbours", "confusion", "classes", "robustness")
 
 
 @pytest.fixture
@@ -251,3 +252,18 @@ def test_what_a_run_leaves_can_be_drawn(tmp_path, monkeypatch, capsys):
 def test_bad_arguments_are_refused(made, wrong, said):
     with pytest.raises(BadInput, match=said):
         figures.main([*wrong, f"runs={made[1].root}"])
+
+
+def test_curves_grow_from_the_clean_clips_and_are_means_over_seeds(made):
+    plan, found = made
+    one = judged(plan, found, "slim", "xsub", "robustness", {}, "corruption")
+    strengths, accuracy = curve(one, "noise")
+    assert strengths.tolist() == [0, 0.01, 0.05, 0.1] and accuracy[0] == 80
+    expected = [100 * np.mean([(a["predicted"][row] == a["truth"]).mean() for a in one.arrays]) for row in (1, 0, 2)]
+    np.testing.assert_allclose(accuracy[1:], expected)
+    drawn = robustness_curves(plan, found, {})
+    assert [a.get_title() for a in drawn.axes if a.get_visible()] == ["noise", "rotation"]
+    labels = [t.get_text() for t in drawn.legends[0].get_texts()]
+    assert labels == ["slim (55.0)", "untrained encoder (55.0)", "raw coordinates (55.0)"]
+    with pytest.raises(BadInput, match="did you mean"):
+        robustness_curves(plan, found, {"cell": "slimm"})

@@ -125,6 +125,7 @@ def test_a_grid_crosses_its_values(tiny):
         (["grid.masking.ratio=0.5,,"], "grid.KEY"),
         (["splits=[xsub,nothing]"], "has no split"),
         (["protocol.pooling=median"], "pooling"),
+        (["protocol=transfer"], "protocol.targets"),
         (["protocol.names=[retrieval:5]"], "takes no argument"),
         (["protocol.names=[transfer:nwcla]"], "did you mean 'nwucla'"),
     ],
@@ -204,7 +205,7 @@ def test_joints_are_the_neutral_stream_and_others_are_other_work(tiny):
 
 
 def test_a_transfer_keeps_the_stream(tiny):
-    from sweeps.plan import data_of
+    from sweeps.identity import data_of
 
     config = make_plan([*tiny, "method=mamp", "data.stream=bone"])[0]
     assert data_of(config)[0].stream == data_of(config, "demo")[0].stream == "bone"
@@ -233,3 +234,5 @@ def test_a_transfer_is_judged_twice_and_says_so(tiny):
     other = make_plan([*tiny, "method=mamp", "protocol.names=[transfer:demo20@xview]"])[1][-1]
     assert other.judgements["transfer:demo20@xview frozen"].identity != frozen.identity
     assert other.pretraining == mamp.pretraining
+    plain = make_plan([*tiny, "method=mamp", "protocol=transfer", "protocol.targets=[demo20]"])[1][-1]
+    assert plain.judgements == {key: mamp.judgements[key] for key in plain.judgements} and len(plain.judgements) == 2
