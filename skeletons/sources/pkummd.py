@@ -2,8 +2,9 @@
 
 A skeleton file has a line a frame, 150 numbers: 2 persons x 25 joints of Kinect v2 x (x, y, z), metres in the camera's
 frame, y up, 30 fps; an absent second person is zeros. Its label file of the same name has a line an action: class 1-51,
-first frame, end, confidence. Files are `0002-L.txt` (phase I: video and view L, M, R) or `A01N01-L.txt` (phase II:
-session and actor). Both phases share 51 classes, of which phase II shows 41.
+first frame, end, confidence. Actions are kept whole (MAMP's archives hold their first 300 frames). Files are named
+`0002-L.txt` (phase I: video and view L, M, R) or `A01N01-L.txt` (phase II: session and actor). Both phases share 51
+classes, of which phase II shows 41.
 
 Splits. The authors' lists are read where they lie in the folder: `cross-subject.txt`, `cross-view.txt` (phase I, with
 - or _) and `cross_subject_v2.txt`, `cross_view_v2.txt` (phase II); line 2 names the training videos and whatever is not
@@ -48,11 +49,11 @@ class PkummdOptions:
 
     Attributes:
         slicing: mamp takes rows first:end, counted from 0; aimclr first-1:end, as if frames were counted from 1.
-        confidence: the least that a label must have (1 or 2); papers take all.
+        confidence: the least that a label must have (they are 1 or 2); 0 takes all, as papers do.
     """
 
     slicing: str = "mamp"
-    confidence: int = 1
+    confidence: int = 0
 
 
 @lru_cache(maxsize=1)

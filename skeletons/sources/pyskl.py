@@ -75,6 +75,8 @@ class Pyskl(Source):
             raise BadInput(f"{raw}: its annotations are no list, or an empty one; fetch it again")
         self.annotations = [self._annotation(a, i) for i, a in enumerate(content["annotations"])]
         self.parts = self._parts(content["split"])
+        if options.classes < 0:
+            raise BadInput(f"classes={options.classes}: give a number of classes, or 0")
         highest = max(a.label for a in self.annotations)
         classes = options.classes or (highest + 1 if highest >= 120 else 120 if highest >= 60 else 60)
         self.class_names = tuple(f"A{i + 1:03d}" for i in range(classes))
