@@ -63,7 +63,9 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     results, splits = folds_together(results_of(plan, records), splits)
     cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if _whole(w["cell"]) not in FLOORS))
     floors = [c for f in FLOORS for c in dict.fromkeys(w["cell"] for w in plan["works"]) if _whole(c) == f]
-    protocols = list(dict.fromkeys(p for w in plan["works"] for p in w["judgements"]))
+    # Raw coordinates are not judged by all: the order is that of who is.
+    fullest = sorted(plan["works"], key=lambda w: -len(w["judgements"]))
+    protocols = list(dict.fromkeys(p for w in fullest for p in w["judgements"]))
     published = published_columns(plan["ablation"], plan["source"])
     reference = plan["reference"] if plan["reference"] in cells else ""
     differs = {**FLOORS, **plan["differs"]}
@@ -71,7 +73,8 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     columns = ["cell", *(["what differs"] if plan["differs"] else []), *published]
     for split in splits:
         for protocol in protocols:
-            columns.append(f"{label_of(plan, protocol)} {split}")
+            elsewhere = protocol.startswith("transfer:") and len(splits) == 1  # the split is not that of the target
+            columns.append(label_of(plan, protocol) + ("" if elsewhere else f" {split}"))
             columns += [f"to {reference}"] if reference else []
             columns += [f"{metric} {split}" for metric in also_shown(plan, protocol)]
     rows = []

@@ -181,3 +181,20 @@ def test_further_metrics_and_other_data_have_their_place(runs):
     assert row["map100 xsub"] == "12.3" and row["parameters xsub"] == "12,345"
     assert any("data demo (f), trained on irds" in note for note in table.notes)
     assert any("joints of demo known by name: 1; embedded as a neighbour: neck" in note for note in table.notes)
+
+
+def test_a_transfers_column_names_its_target_and_stands_in_its_place(runs):
+    import json
+
+    plan = json.loads(runs.plan_file("plan").read_text())
+    here, there = "transfer:nwucla frozen", "transfer:nwucla fine-tuned"
+    plan["labels"] = {here: "frozen on nwucla", there: "fine-tuned on nwucla", "retrieval": "1-NN"}
+    for work in plan["works"]:
+        work["judgements"] = {here: "j"} | ({} if work["cell"] == "raw" else {there: "j"}) | {"retrieval": "j"}
+    plan["works"].insert(0, plan["works"].pop())  # raw coordinates come first, as floors do
+    found = ablation_table(plan, runs).columns
+    assert [c for c in found if "nwucla" in c or "1-NN" in c] == [
+        "frozen on nwucla",
+        "fine-tuned on nwucla",
+        "1-NN xsub",
+    ]
