@@ -205,19 +205,32 @@ def write_store(folder: Path, arrays: Mapping[str, np.ndarray], topology: Topolo
         about: `name`, `source`, `chiral`, `notes` and whatever else should travel with the data.
     """
     joints, offsets = np.ascontiguousarray(arrays["joints"], np.float32), arrays["offsets"].astype(np.int64)
-    reserved = {"joints", "offsets", "class_names", "joint_names", "parents", "chiral"}
-    columns = {k: v for k, v in arrays.items() if k not in reserved and np.shape(v)[:1] == (len(offsets) - 1,)}
-    columns["label"] = columns["label"].astype(np.int64)
-    meta = dict(about, fps=float(arrays.get("fps", 30.0)), class_names=[str(c) for c in arrays["class_names"]])
+    with streaming_store(folder, topology, joints.shape[1]) as writer:
+        first = 0
+        while first < len(offsets) - 1:  # a piece at a time: filling gaps takes several times its space
+            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + BLOCK, side="right")) - 1)
+            writer.add(joints[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]))
+            first = last
+        finish_store(writer, arrays, about)
+
+
+@contextmanager
+def streaming_store(folder: Path, topology: Topology, persons: int) -> Iterator[StoreWriter]:
+    """A writer of a store that appears whole or not at all; `finish_store` it inside the block."""
     with written_whole(folder) as temporary:
         temporary.mkdir()
-        with StoreWriter(temporary, topology, joints.shape[1]) as writer:
-            first = 0
-            while first < len(offsets) - 1:  # a few seconds of work at once: filling gaps takes several times the space
-                last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + BLOCK, side="right")) - 1)
-                writer.add(joints[offsets[first] : offsets[last]], np.diff(offsets[first : last + 1]))
-                first = last
-            writer.finish(columns, meta)
+        with StoreWriter(temporary, topology, persons) as writer:
+            yield writer
+
+
+def finish_store(writer: StoreWriter, arrays: Mapping[str, np.ndarray], about: Mapping) -> None:
+    """Write table and description of a store whose joints were appended; arguments as `write_store`'s."""
+    reserved = {"joints", "offsets", "class_names", "joint_names", "parents", "chiral"}
+    clips = len(arrays["label"])
+    columns = {k: v for k, v in arrays.items() if k not in reserved and np.shape(v)[:1] == (clips,)}
+    columns["label"] = columns["label"].astype(np.int64)
+    meta = dict(about, fps=float(arrays.get("fps", 30.0)), class_names=[str(c) for c in arrays["class_names"]])
+    writer.finish(columns, meta)
 
 
 def open_store(folder: Path) -> Clips:

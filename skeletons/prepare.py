@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from skeletons.errors import BadInput, command, unknown
-from skeletons.preparing import Order, generic, prepare
+from skeletons.journal import generic
+from skeletons.preparing import Order, prepare
 from skeletons.recordings import Source, all_sources
 
 OURS = ("source", "raw", "out", "workers", "on_error", "help")

@@ -7,23 +7,15 @@ takes up what agrees and ends with the same bytes; the finished folder is rename
 
 from __future__ import annotations
 
-import collections
 import errno
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
-import re
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
-from multiprocessing import connection
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,178 +23,12 @@ import numpy as np
 
 from skeletons.clips import FULL
 from skeletons.errors import BadInput
-from skeletons.recordings import LeftOut, Recording, Source
+from skeletons.journal import Known, lines_of, standing
+from skeletons.parallel import Chunk, chunks_of, describe, path_of
+from skeletons.recordings import Source
 from skeletons.writing import UNKNOWN, VERSION, Block, StoreWriter
 
 CHUNK = 32  # items read by a worker at once: some 7 MB of NTU's text
-ABSENT = -1  # in a column that a recording does not have
-
-
-@dataclass
-class Chunk:
-    """What reading some items gave, in their order."""
-
-    kept: list[tuple[str, Recording]] = field(default_factory=list)  # with the file, for messages
-    left: list[tuple[str, str]] = field(default_factory=list)  # name, reason
-    damaged: list[tuple[str, str]] = field(default_factory=list)  # file, reason
-
-
-def path_of(item: Any) -> Path:
-    """The file of an item: a path, or (path, ...)."""
-    return Path(item[0] if isinstance(item, tuple) else item)
-
-
-def describe(item: Any, raw: Path) -> str:
-    """An item as it is called in reports."""
-    path, rest = path_of(item), item[1:] if isinstance(item, tuple) else ()
-    inside = path.relative_to(raw) if path.is_relative_to(raw) and path != raw else path.name
-    return " ".join([str(inside), *map(str, rest)])
-
-
-def read_chunk(source: Source, items: Sequence[Any]) -> Chunk:
-    """Read items; what is damaged or left out is noted, and the rest goes on."""
-    chunk = Chunk()
-    for item in items:
-        where = describe(item, Path(source.raw))
-        try:
-            found = source.read(item)
-            found = [found] if isinstance(found, Recording) else found
-            chunk.kept += [(where, checked(r, source, path_of(item))) for r in found]
-        except LeftOut as reason:
-            chunk.left.append((where, str(reason)))
-        except BadInput as error:
-            chunk.damaged.append((where, str(error)))
-        except OSError as error:
-            chunk.damaged.append((where, f"{path_of(item)}: cannot be read ({error.strerror}); make it readable"))
-    return chunk
-
-
-def checked(recording: Recording, source: Source, file: Path) -> Recording:
-    """The recording, if it can be stored.
-
-    Raises:
-        BadInput: it cannot.
-    """
-    r, joints, place = recording, recording.joints, f"{file}: clip {recording.name}"
-    if joints.ndim != 4 or joints.shape[2:] != (len(source.topology), 3) or not joints.shape[1]:
-        raise BadInput(
-            f"{place}: joints of shape {joints.shape}, expected (frames, persons, {len(source.topology)}, 3)"
-        )
-    if not len(joints):
-        raise BadInput(f"{place} has no frames; leave it out")
-    if not np.isfinite(joints).all():
-        frame = int(np.argmin(np.isfinite(joints).all((1, 2, 3))))
-        raise BadInput(f"{place} has a coordinate that is not a number in frame {frame}; write what was not seen as 0")
-    if not joints.any():
-        raise BadInput(f"{place} shows nobody, all zeros; leave it out")
-    if not 0 <= r.label < len(source.class_names):
-        classes = len(source.class_names)
-        raise BadInput(f"{place} has label {r.label}, outside the {classes} classes 0-{classes - 1}; correct it")
-    if r.tracking is not None and r.tracking.shape != joints.shape[:3]:
-        raise BadInput(f"{place}: tracking of shape {r.tracking.shape} for joints {joints.shape}")
-    joints = np.asarray(joints, np.float32) + np.float32(0)  # no negative zeros: 0 has one meaning and one bit pattern
-    return Recording(r.name, joints, int(r.label), dict(r.columns), tuple(r.notes), r.tracking)
-
-
-# --- Reading in parallel ---
-
-_SOURCE: Source | None = None  # a worker's
-
-
-def _start(source: Source) -> None:
-    """Begin a worker: it leaves Ctrl-C to its parent and ends when that is gone, however it went."""
-    global _SOURCE
-    _SOURCE = source
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _work(items: Sequence[Any]) -> Chunk:
-    assert _SOURCE is not None
-    return read_chunk(_SOURCE, items)
-
-
-def chunks_of(source: Source, parts: Sequence[Sequence[Any]], workers: int) -> Generator[Chunk, None, None]:
-    """Read parts of the items, several at once, and give them back in order; few are in memory at any time."""
-    if workers < 2 or len(parts) < 2:
-        yield from (read_chunk(source, part) for part in parts)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
-    pool = ProcessPoolExecutor(min(workers, len(parts)), context, _start, (source,))
-    try:
-        ahead: collections.deque[Future[Chunk]] = collections.deque()
-        waiting = iter(parts)
-        for part in waiting:
-            ahead.append(pool.submit(_work, part))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except BrokenProcessPool as error:
-        raise BadInput(
-            "a worker was killed, perhaps for lack of memory; the same command goes on, with workers=1 in less"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-# --- What is known of the clips ---
-
-
-@dataclass
-class Known:
-    """The table of what was appended, and what was not."""
-
-    names: dict[str, str] = field(default_factory=dict)  # name -> file
-    labels: list[int] = field(default_factory=list)
-    columns: dict[str, list[int]] = field(default_factory=dict)
-    notes: dict[str, list[int]] = field(default_factory=dict)  # note -> clips, sum of its first number
-    left: list[tuple[str, str]] = field(default_factory=list)
-    damaged: list[tuple[str, str]] = field(default_factory=list)
-
-    def take(self, entry: dict[str, Any]) -> None:
-        """Add a line of the journal."""
-        for name, file, label, columns, notes in entry["clips"]:
-            row = len(self.names)
-            self.names[name] = file
-            self.labels.append(label)
-            for key in {*self.columns, *columns}:
-                column = self.columns.setdefault(key, [ABSENT] * row)
-                column.append(columns.get(key, ABSENT))
-            for note in notes:
-                number = re.search(r"\d+", note)
-                count = self.notes.setdefault(generic(note), [0, 0])
-                count[0] += 1
-                count[1] += int(number[0]) if number else 0
-        self.left += [(n, r) for n, r in entry["left"]]
-        self.damaged += [(n, r) for n, r in entry["damaged"]]
-
-    def without_repeats(self, chunk: Chunk, raw: Path) -> Chunk:
-        """The chunk without clips whose name is taken; they count as damaged."""
-        kept, damaged, taken = [], list(chunk.damaged), dict(self.names)
-        for file, recording in chunk.kept:
-            if recording.name in taken:
-                reason = f"{raw / file}: a clip named {recording.name} came from {taken[recording.name]} already; "
-                damaged.append((file, reason + "names must be distinct, remove or rename one"))
-            else:
-                taken[recording.name] = file
-                kept.append((file, recording))
-        return Chunk(kept, chunk.left, damaged)
-
-
-def generic(text: str) -> str:
-    """A note or reason with its numbers left open, for counting."""
-    return re.sub(r"\d+", "N", text)
-
-
-# --- The archive ---
 
 
 @dataclass(frozen=True)
@@ -241,9 +67,10 @@ def prepare(order: Order) -> dict[str, Any]:
     items = source.items()
     if not items:
         raise BadInput(f"{raw}: no recordings of source={source.name} in there; give their folder with raw=DIR")
-    parts = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-    keys = [_digest([[describe(i, raw), *_stat(path_of(i))] for i in part]) for part in parts]
-    inputs = _digest([order.plan(), keys])
+    rows = [[describe(item, raw), *_stat(path_of(item))] for item in items]
+    inputs = _digest([order.plan(), rows])
+    starts = range(0, len(items), CHUNK)
+    parts, keys = [items[i : i + CHUNK] for i in starts], [_digest(rows[i : i + CHUNK]) for i in starts]
     if out.exists():
         return _finished(out, inputs)
     with _partial(out) as partial:
@@ -253,13 +80,13 @@ def prepare(order: Order) -> dict[str, Any]:
 
 def _make(order: Order, partial: Path, parts: list[list[Any]], keys: list[str], inputs: str) -> dict[str, Any]:
     source, raw, archive = order.source, Path(order.source.raw), partial / "archive"
-    journal = list(_journal(partial / "journal.jsonl", keys, order.on_error == "stop"))
+    journal = list(lines_of(partial / "journal.jsonl", keys, order.on_error == "stop"))
     archive.mkdir(exist_ok=True)
     known = Known()
     total = sum(map(len, parts))
     blocks = [Block(**entry["block"]) for entry in journal if entry["block"]]
     with StoreWriter(archive, source.topology, 1, blocks) as writer:
-        journal = list(_standing(journal, len(writer.blocks)))
+        journal = list(standing(journal, len(writer.blocks)))
         for entry in journal:
             known.take(entry)
         done = sum(len(part) for part in parts[: len(journal)])
@@ -353,29 +180,6 @@ def _finish(order: Order, partial: Path, writer: StoreWriter, known: Known, inpu
 # --- What an earlier call left ---
 
 
-def _journal(path: Path, keys: Sequence[str], sound: bool) -> Iterator[dict[str, Any]]:
-    """Lines of the journal as far as they are whole and about the items of this call (and name nothing damaged)."""
-    if not path.is_file():
-        return
-    for line, key in zip(path.read_text().splitlines(), keys):
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the last line, cut short
-            return
-        if entry["key"] != key or (sound and entry["damaged"]):
-            return
-        yield entry
-
-
-def _standing(journal: Sequence[dict[str, Any]], blocks: int) -> Iterator[dict[str, Any]]:
-    """Lines whose blocks, and all before them, are on disk."""
-    for entry in journal:
-        blocks -= entry["block"] is not None
-        if blocks < 0:
-            return
-        yield entry
-
-
 def _same_plan(partial: Path, order: Order) -> None:
     """Throw away what an earlier call made by another plan."""
     plan = json.dumps(order.plan(), indent=1)
@@ -420,6 +224,8 @@ def _partial(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BadInput(f"{out}: another process is preparing it; wait for it or choose another out=PATH") from error
+        if not (partial / "lock").exists():
+            raise BadInput(f"{out}: another process prepared it just now; give the command again to see its report")
         try:
             yield partial
         except OSError as error:

@@ -65,6 +65,8 @@ class StoreWriter:
         self.frames = 0
         self.files: dict[str, io.BufferedRandom] = {}
         self._begin()
+        for leftover in folder.glob("*.wide"):
+            leftover.unlink()
         for block in blocks:
             if not self._take_up(block):
                 break

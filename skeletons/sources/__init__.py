@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from skeletons import clips as store
-from skeletons.clips import Clips, open_archive, open_store, write_store
+from skeletons.clips import Clips, finish_store, open_archive, open_store, streaming_store, write_store
 from skeletons.errors import BadInput, unknown
 from skeletons.streams import JOINT, STREAMS
-from skeletons.topology import Topology
+from skeletons.topology import KINECT_V2, Topology
 
 SETS = ("irds", "nwucla", "utdmhad", "sbu")  # read from data.root/NAME.npz
 NTU = ("ntu60", "ntu120")
@@ -107,14 +107,21 @@ def open_clips(config: DataConfig) -> Clips:
             arrays = demo.generate(spec) if config.name == "demo" else demo20.generate()
             topology = _checked(arrays)
         elif config.name in NTU:
-            arrays, topology = ntu_npz.read_ntu_npz(path)
+            with streaming_store(folder, KINECT_V2, persons=2) as writer:
+                arrays, _ = ntu_npz.read_ntu_npz(path, writer.add)
+                finish_store(writer, arrays, _about(config, place, arrays))
+            return replace(open_store(folder), stream=config.stream)
         else:
             arrays, topology = archive.read_archive(path)
-        chiral = CHIRAL.get(config.name) or tuple(map(tuple, arrays.get("chiral", np.empty((0, 2))).tolist()))
-        notes = {k: str(arrays[k]) for k in ("license", "source", "sensor", "split_note") if k in arrays}
-        about = {"name": config.name, "source": place, "chiral": chiral, "notes": notes}
-        write_store(folder, arrays, topology, about)
+        write_store(folder, arrays, topology, _about(config, place, arrays))
     return replace(open_store(folder), stream=config.stream)
+
+
+def _about(config: DataConfig, place: str, arrays: dict[str, np.ndarray]) -> dict[str, object]:
+    """What travels with the clips beside their table."""
+    chiral = CHIRAL.get(config.name) or tuple(map(tuple, arrays.get("chiral", np.empty((0, 2))).tolist()))
+    notes = {k: str(arrays[k]) for k in ("license", "source", "sensor", "split_note") if k in arrays}
+    return {"name": config.name, "source": place, "chiral": chiral, "notes": notes}
 
 
 def _prepared(folder: Path, name: str) -> Clips:

@@ -12,7 +12,6 @@ looked at, to say which is wrong. Every field is held to be a number, also those
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +23,9 @@ FIELDS = 12  # of a joint
 FAR = 100.0  # metres; no Kinect sees that far, so a coordinate beyond it has lost its decimal point
 # As C++ prints a float and no freer, so that a letter or sign in the wrong place is no number.
 NUMBER = re.compile(rb"-?\d+(\.\d+)?([eE][+-]\d{2,3})?")
-FREE_EXPONENT = re.compile(rb"e(?!-\d\d\d?[ \n])")
 # What C's printf makes of a value that is none; allowed in the fields that are not kept.
 WORD = re.compile(rb"[+-]?(nan|inf|infinity|1\.#(ind|inf|qnan|snan)\d*)(\(\w+\))?", re.IGNORECASE)
+HEADER = re.compile(rb"(\d+)( (%b|%b)){9}\s*" % (NUMBER.pattern, WORD.pattern), re.IGNORECASE)
 ORDINARY = np.zeros(256, bool)
 ORDINARY[list(b"0123456789-.e \n")] = True
 
@@ -58,7 +57,8 @@ def parse(data: bytes, place: str) -> tuple[int, list[Body]]:
     Raises:
         BadInput: the file is truncated or damaged; names the line.
     """
-    lines = data.replace(b"\r\n", b"\n").split(b"\n")
+    ends = data.count(b"\n")
+    lines = data.split(b"\r\n") if data.count(b"\r\n") == ends else data.replace(b"\r\n", b"\n").split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
@@ -94,14 +94,14 @@ def _layout(lines: list[bytes], place: str) -> tuple[int, list[int], list[bytes]
                     f"{place}, line {len(lines)}: ends in frame {frame + 1} of {frames}, body {body + 1} of {bodies}; "
                     f"the file is truncated, {AGAIN}"
                 )
-            header = lines[at].rstrip().split(b" ")
-            if len(header) != 10 or not header[0].isdigit() or not all(map(_is_number, header[1:])):
+            header = HEADER.fullmatch(lines[at])
+            if not header:
                 raise BadInput(f"{place}, line {at + 1}: expected a bodyID and 9 numbers, found {_quote(lines[at])}")
             joints = JOINTS if lines[at + 1] == b"25" else _count(lines, at + 1, "the number of joints", place)
             if joints != JOINTS:
                 raise BadInput(f"{place}, line {at + 2}: {joints} joints, expected {JOINTS}; the file is damaged")
             rows.append(at + 2)
-            whose.append(header[0])
+            whose.append(header[1])
             when.append(frame)
             at += 2 + JOINTS
     if at != len(lines):
@@ -146,7 +146,7 @@ def _joints(lines: list[bytes], rows: list[int], place: str) -> tuple[np.ndarray
 def _usual(text: bytes, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Coordinates float64 (count, 3) and states uint8 (count) of lines that have the usual layout; else None."""
     letters = np.frombuffer(text, np.uint8)
-    if not ORDINARY[letters].all() or (b"e" in text and FREE_EXPONENT.search(text)):
+    if not ORDINARY[letters].all():
         return None
     gaps = np.flatnonzero(letters <= ord(" "))
     if len(gaps) != count * FIELDS or (np.diff(gaps, prepend=-1) < 2).any():
@@ -157,15 +157,40 @@ def _usual(text: bytes, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     states = letters[ends[:, -2] + 1] - np.uint8(ord("0"))
     if (ends[:, -1] - ends[:, -2] != 2).any() or (states > 2).any():
         return None
-    begins = np.concatenate([[0], ends[:-1, -1] + 1])
-    short = b"".join([text[a:b] for a, b in zip(begins.tolist(), (ends[:, 2] + 1).tolist())])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy stops with a warning at what is no number
-            values = np.fromstring(short, np.float64, sep=" ")
-    except (DeprecationWarning, ValueError):
-        return None
-    return (values.reshape(count, 3), states) if len(values) == 3 * count else None
+    begins = np.concatenate([[0], gaps[:-1] + 1]).reshape(count, FIELDS)
+    values = _decimals(text, letters, begins[:, :3].ravel(), ends[:, :3].ravel())
+    return None if values is None else (values.reshape(count, 3), states)
+
+
+def _decimals(text: bytes, letters: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray | None:
+    """float64 numbers between two places each, all at once; None where one of them is no number.
+
+    Digits are gathered into an integer and divided by a power of ten. Up to 15 digits both are exact, so that the
+    quotient is the float that is nearest to the decimal, as `float` gives it; longer ones and exponents are left to it.
+    """
+    width = ends - begins
+    columns = letters[np.minimum(begins + np.arange(width.max(initial=1))[:, None], len(letters) - 1)]
+    number, decimals = np.zeros(len(begins), np.int64), np.zeros(len(begins), np.int64)
+    point, plain = np.zeros(len(begins), bool), (width <= 16)
+    minus = columns[0] == ord("-")
+    for place, column in enumerate(columns[:16]):
+        inside = place < width
+        digit = inside & (column - np.uint8(ord("0")) < 10)  # smaller letters wrap around to large values
+        dot = inside & (column == ord("."))
+        plain &= digit | ~inside | (dot & ~point) | (minus if place == 0 else False)
+        number = np.where(digit, 10 * number + (column - np.uint8(ord("0"))), number)
+        point |= dot
+        decimals += digit & point
+    ends_well = letters[ends - 1] - np.uint8(ord("0")) < 10
+    plain &= ends_well & (letters[begins + minus] - np.uint8(ord("0")) < 10) & (decimals <= 15)
+    values = number / 10.0 ** np.minimum(decimals, 15)
+    np.negative(values, out=values, where=minus)
+    for odd in np.flatnonzero(~plain).tolist():
+        field = text[begins[odd] : ends[odd]]
+        if not NUMBER.fullmatch(field):
+            return None
+        values[odd] = float(field)
+    return values
 
 
 def _each_line(lines: list[bytes], rows: list[int], place: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, extraction, probing, prototypes, retrieval, sampling, training
+from tests.benchmarks import encoding, extraction, preparing, probing, prototypes, retrieval, sampling, training
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
+    "preparing": preparing.run,
     "sampling": sampling.run,
     "encoding": encoding.run,
     "extraction": extraction.run,

@@ -11,7 +11,7 @@ from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut, Recording
 from skeletons.sources.ntu_bodies import Selection, actors, motion
 from skeletons.sources.ntu_skeleton import Ntu60, Ntu120, Options, missing_names
-from skeletons.sources.ntu_text import Body, parse
+from skeletons.sources.ntu_text import Body, _decimals, parse
 from tests.skeletons import ntu_files as ntu
 
 A, B, C, D = (ntu.FIRST_ID + n for n in range(4))
@@ -379,3 +379,23 @@ def test_mutated_files_give_the_same_values_or_are_refused(seed):
             np.testing.assert_array_equal(other.joints, one_body.joints)
             np.testing.assert_array_equal(other.tracking, one_body.tracking)
     assert refused > 200
+
+
+def test_decimals_are_the_nearest_floats():
+    """Bit for bit what `float` makes of them, which is 10 times as slow."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, 4000) * 10.0 ** rng.integers(-9, 3, 4000)
+    forms = ["%.7g", "%.9g", "%.15g", "%.17g", "%.3f", "%d"]
+    words = [forms[n % 6] % v for n, v in enumerate(values)] + ["0", "-0", "0.0", "-0.5", "123456789012345.5", "5"]
+    content = " ".join(words).encode() + b" "
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == 32)
+    found = _decimals(content, np.frombuffer(content, np.uint8), np.concatenate([[0], ends[:-1] + 1]), ends)
+    np.testing.assert_array_equal(found.view(np.int64), np.array([float(w) for w in words]).view(np.int64))
+
+
+@pytest.mark.parametrize("word", ["-", ".", "1.", ".5", "-.5", "1.2.3", "1-2", "--1", "1e5", "1e-5x", "e-05", "", "+1"])
+def test_what_is_no_number_is_none(word):
+    content = f"1.5 {word} 2 ".encode()
+    letters = np.frombuffer(content, np.uint8)
+    begins, ends = np.array([0, 4, 5 + len(word)]), np.array([3, 4 + len(word), 6 + len(word)])
+    assert _decimals(content, letters, begins, ends) is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from skeletons.clips import Clips
+from skeletons.clips import Clips, open_store, write_store
 from skeletons.errors import BadInput
 from skeletons.sampling import ClipTensors, ViewConfig, centre_view
 from skeletons.sources import DataConfig, ntu_npz, open_clips
@@ -312,6 +312,21 @@ def test_an_ntu_archive_opens_without_its_padding(tmp_path, rng):
     assert (part.train.tolist(), part.test.tolist()) == ([0, 1, 2, 3, 4], [5, 6, 7])
     original = arrays["x_train"].reshape(5, 300, 2, 25, 3)[3, :41]
     np.testing.assert_allclose(clips.frames[clips.offsets[3] : clips.offsets[4]], original, atol=1e-8)
+
+
+def test_an_ntu_archive_is_streamed_into_the_store_that_its_arrays_would_make(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(ntu_npz, "BLOCK", 2)
+    clips = open_ntu(tmp_path / "a.npz", repeated(ntu_arrays(rng)))
+    arrays, topology = ntu_npz.read_ntu_npz(tmp_path / "a.npz")
+    write_store(tmp_path / "store", arrays, topology, {"name": "ntu60", "source": "x"})
+    whole = open_store(tmp_path / "store")
+    assert clips.fingerprint == whole.fingerprint
+    assert clips.table.keys() == whole.table.keys()
+    for field in ("frames", "observed", "offsets", "origin", "present", "bridged"):
+        np.testing.assert_array_equal(getattr(clips, field), getattr(whole, field))
+    taken: list[np.ndarray] = []
+    assert "joints" not in ntu_npz.read_ntu_npz(tmp_path / "a.npz", lambda joints, _: taken.append(joints))[0]
+    np.testing.assert_array_equal(np.concatenate(taken), arrays["joints"])
 
 
 def test_the_joint_an_ntu_clip_is_centred_on_counts_as_seen(tmp_path, rng):
