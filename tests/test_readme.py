@@ -16,9 +16,12 @@ import yaml
 from methods import base, masking
 from methods.backbone import EncoderConfig
 from methods.prototypes import HeadConfig
+from skeletons.prepare import main as prepare
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, ViewConfig
+from skeletons.sources import DataConfig, open_clips
 from skeletons.sources.archive import read_archive
+from skeletons.splits import split
 from skeletons.topology import KINECT_V2
 from sweeps.config import Config
 
@@ -91,6 +94,22 @@ def test_the_settings_of_that_method_exist():
     assert read.pop("defaults") == ["/schema@method: vicreg", "_self_"]
     for section, fields in read.items():
         assert set(fields) <= set(vars(getattr(Config(), section)))
+
+
+def test_the_folder_of_your_own_recordings_is_prepared(tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    recordings = [(rng.normal(0, 500, (9 + i, 6, 3)), ("sit", "give paw")[i % 2], 1 + i % 4) for i in range(8)]
+    code = block("python", "dataset.json")
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    assert len(lines) <= 20
+    exec(code, {"recordings": recordings})
+    words = block("sh", "source=folder").splitlines()[0].split()
+    assert words[:3] == ["python", "-m", "skeletons.prepare"]
+    assert prepare([*words[3:], "workers=1"]) == 0
+    clips = open_clips(DataConfig(name="archive", file="dogs.clips", split="xsub"))
+    assert clips.topology.joints[3:5] == ("paw_left", "paw_right")
+    assert split(clips, "xsub").train.tolist() == [0, 2, 4, 6]
+    np.testing.assert_allclose(clips.frames[:9, 0], recordings[0][0] / 1000, rtol=1e-6)
 
 
 def test_the_archive_of_your_own_data_is_read(tmp_path, monkeypatch):
