@@ -61,8 +61,11 @@ class Progress:
 
 def main(arguments: Sequence[str]) -> int:
     """Prepare what the arguments say and print the report."""
-    given = _pairs(arguments)
     sources = all_sources()
+    if any(a in ("-h", "--help") for a in arguments):
+        print(f"{__doc__}\nsources: {', '.join(sorted(sources))}")
+        return 0
+    given = _pairs(arguments)
     if "source" not in given:
         raise BadInput(f"say what to read with source=NAME; known: {', '.join(sorted(sources))}")
     if given["source"] not in sources:
