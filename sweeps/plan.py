@@ -18,7 +18,7 @@ from skeletons.errors import BadInput, unknown
 from skeletons.splits import folds
 from skeletons.streams import JOINT
 from sweeps.config import Config, compose, options
-from sweeps.identity import RAW, Judgement, data_of, given_identity, judgement, pretraining_identity
+from sweeps.identity import RAW, Judgement, data_of, digest, given_identity, judgement, pretraining_identity
 
 UNTRAINED, NATIVE = "untrained", " native"
 TRANSFER = {"frozen": "linear_fast", "fine-tuned": "finetune"}
@@ -49,8 +49,8 @@ class Work:
 
     @property
     def key(self) -> str:
-        """Name of this piece in the queue."""
-        return f"{self.cell}/{self.split}/{self.seed}/{self.pretraining}"
+        """Name of this piece in the queue: a piece with other results is another one."""
+        return f"{self.cell}/{self.split}/{self.seed}/{self.pretraining}/{digest(self.results)}"
 
     @property
     def results(self) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from skeletons.clips import fill_gaps
 from skeletons.corruptions import CORRUPTIONS, change_speed, drop_frames, drop_joints, fill, noise, occlude, turn
+from skeletons.gaps import fill_gaps
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI

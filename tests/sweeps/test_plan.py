@@ -5,6 +5,7 @@ import pytest
 
 from skeletons.errors import BadInput
 from sweeps.plan import grid_cells, make_plan
+from sweeps.run import plan_name
 
 
 def identities(overrides: list[str]) -> dict[str, str]:
@@ -236,3 +237,11 @@ def test_a_transfer_is_judged_twice_and_says_so(tiny):
     assert other.pretraining == mamp.pretraining
     plain = make_plan([*tiny, "method=mamp", "protocol=transfer", "protocol.targets=[demo20]"])[1][-1]
     assert plain.judgements == {key: mamp.judgements[key] for key in plain.judgements} and len(plain.judgements) == 2
+
+
+def test_a_piece_with_other_results_is_another_piece(tiny):
+    """A sweep that was killed leaves its queue; one with other protocol settings must not take that for its own."""
+    lines = [[*tiny, "method=mamp", f"protocol.probe.length={steps} steps"] for steps in (4, 5)]
+    (one, first), (other, second) = (make_plan(line) for line in lines)
+    assert first[-1].pretraining == second[-1].pretraining and first[-1].key != second[-1].key
+    assert plan_name(one, first) != plan_name(other, second)
