@@ -10,170 +10,84 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
-from skeletons.checks import NOTE, OK, PROBLEM, Finding, balance, judge
+from skeletons.checks import judge
 from skeletons.clips import Clips, written_whole
-from skeletons.duplicates import HALF, NEAR, Duplicates, duplicates
+from skeletons.duplicates import duplicates
 from skeletons.errors import BadInput, command, unknown
+from skeletons.findings import NOTE, OK, PROBLEM, Finding
+from skeletons.leaks import Verdict, both_sides, classes, leakage, twice
 from skeletons.sources import DataConfig, open_clips
-from skeletons.splits import OFFICIAL, Split, folds, split
+from skeletons.splits import OFFICIAL, folds, split
 from skeletons.survey import survey
 
 VERSION = 1  # of the checks: raise it with whatever changes a verdict
 FILE = "audit.json"
 WIDTH, FIRST = 118, 27  # columns of the page; where its text begins
 SHOWN = 3  # names in a line
+TOGETHER = 3  # so many splits have lines of their own for subjects and classes
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What is said of one split wherever its results are shown.
-
-    Attributes:
-        leaks: it has test clips that are training clips.
-        text: in a few words, e.g. "95 of 464 test clips have an identical training clip".
-    """
-
-    leaks: bool
-    text: str
-
-
-def splits_of(clips: Clips) -> list[Split]:
+def splits_of(clips: Clips) -> list[str]:
     """The splits that a set has: its columns, the official ones, its folds; where there are none, odd subjects."""
     names = [c.removeprefix("train_") for c in clips.table if c.startswith("train_")]
     names += [s for d, s in OFFICIAL if d == clips.name and OFFICIAL[d, s][0] in clips.table]
     names += [f"fold:{k}" for k in folds(clips)] if "fold" in clips.table else []
-    if not names and len(set(clips.table.get("subject", ()))) > 1:
+    if not names and len(set(clips.table.get("subject", np.empty(0)).tolist())) > 1:
         names = ["subject:odd"]
-    return [split(clips, name) for name in dict.fromkeys(names)]
+    return list(dict.fromkeys(names))
 
 
-def audit(clips: Clips, parts: Sequence[Split]) -> tuple[list[Finding], dict[str, Verdict]]:
-    """All checks of a set, and of these splits.
+def audit(clips: Clips, asked: str = "") -> tuple[list[Finding], dict[str, Verdict]]:
+    """All checks of a set, and of its splits.
+
+    Args:
+        asked: a split, to look at that one alone.
 
     Returns:
         (findings in the page's order, verdict on each split)
+
+    Raises:
+        BadInput: the data has no such split.
     """
+    parts, found, verdicts = [], [], {}
+    for name in [asked] if asked else splits_of(clips):
+        try:
+            parts.append(split(clips, name))
+        except BadInput as error:
+            if asked:
+                raise
+            found.append(Finding(f"split {name}", NOTE, str(error)))
     measured = survey(clips)
     pairs = duplicates(clips, measured.digest)
-    found, verdicts = [], {}
     for part in parts:
         leak, verdicts[part.name] = leakage(clips, part, pairs)
-        found += [leak, both_sides(clips, part), _classes(clips, part)]
+        found.append(leak)
+        if len(parts) <= TOGETHER:
+            found += [both_sides(clips, part), classes(clips, part)]
+    if len(parts) > TOGETHER:
+        for look in (both_sides, classes):
+            found += _together({part.name: look(clips, part) for part in parts})
     found += [twice(clips, pairs), *judge(clips, measured)]
     return found, verdicts
 
 
-def leakage(clips: Clips, part: Split, pairs: Duplicates) -> tuple[Finding, Verdict]:
-    """Test clips that are training clips, most blatant kind first, each clip counted once."""
-    side = np.zeros(len(clips), int)
-    side[part.train], side[part.test] = 1, 2
-    across = side[pairs.first] * side[pairs.second] == 2
-    at = np.flatnonzero(across)
-    swap = side[pairs.first[at]] == 2
-    test = np.where(swap, pairs.first[at], pairs.second[at])
-    train = np.where(swap, pairs.second[at], pairs.first[at])
-    kinds = {
-        "have an identical training clip": (pairs.share[at] == 1) & (clips.lengths[test] == clips.lengths[train]),
-        "are a piece of a training clip, or hold one": pairs.share[at] == 1,
-        "share half of their frames or more with a training clip": pairs.share[at] >= HALF,
-        f"are within {1000 * NEAR:.0f} mm of a training clip": pairs.share[at] == 0,
-    }
-    done = np.zeros(len(clips), bool)
-    told, names = [], []
-    for kind, of_kind in kinds.items():
-        new = of_kind & ~done[test]
-        count = len(np.unique(test[new]))
-        if count:
-            told.append(f"{count} of {len(part.test)} test clips {kind}")
-        first = np.unique(test[new], return_index=True)[1]
-        names += [f"{b} = {a}" for b, a in zip(clips.names(test[new][first]), clips.names(train[new][first]))]
-        done[test[new]] = True
-    count = int(done.sum())
-    if count:
-        share = f"({100 * count / len(part.test):.1f} % of the test clips)"
-        text = f"LEAKS: {'; '.join(told)} {share}"
-        return Finding(f"split {part.name}", PROBLEM, text, tuple(names), count), Verdict(True, "; ".join(told))
-    few = len(np.unique(test))
-    clean = f"no test clip is a training clip ({len(part.train)} training, {len(part.test)} test clips)"
-    if few:
-        text = f"{clean}; {few} share single frames with one"
-        names = [f"{b} ~ {a}" for b, a in zip(clips.names(test), clips.names(train))]
-        return Finding(f"split {part.name}", NOTE, text, tuple(names), few), Verdict(False, clean)
-    return Finding(f"split {part.name}", OK, clean), Verdict(False, clean)
-
-
-def both_sides(clips: Clips, part: Split) -> Finding:
-    """Persons who train and test: wrong in a split by subjects, as it must be in one by views or setups."""
-    check = "  subjects"
-    columns = [c for c in clips.table if c == "subject" or c.endswith("_subject")]
-    if not columns:
-        return Finding(check, NOTE, "nobody knows who is seen: the set has no column 'subject'")
-
-    def common(column: str) -> np.ndarray:
-        return np.intersect1d(clips.table[column][part.train], clips.table[column][part.test])
-
-    persons = [c for c in columns if c != "subject"] or columns
-    train, test = (np.unique(np.concatenate([clips.table[c][r] for c in persons])) for r in (part.train, part.test))
-    shared = np.intersect1d(train, test)
-    if not len(shared):
-        return Finding(check, OK, f"none on both sides ({len(train)} train, {len(test)} test)")
-    by = next((c for c in ("camera", "setup") if c in clips.table and not len(common(c))), None)
-    who = f"{len(shared)} of {len(test)} persons of the test clips are in training clips too"
-    if by:
-        return Finding(check, OK, f"{who}, as expected: the split is by {by}, which never is on both sides")
-    if persons != ["subject"] and "subject" in clips.table and not len(common("subject")):
-        return Finding(check, NOTE, f"{who}: the split is by 'subject' (none on both sides), which here is a group")
-    named = "sub" in part.name
-    listed = ", ".join(map(str, shared[:8])) + (", ..." if len(shared) > 8 else "")
-    return Finding(check, PROBLEM if named else NOTE, f"{who}{', in a split by subjects' if named else ''}: {listed}")
-
-
-def _classes(clips: Clips, part: Split) -> Finding:
-    train, test = (np.bincount(clips.labels[r], minlength=len(clips.class_names)) for r in (part.train, part.test))
-    unknown_ = np.flatnonzero((train == 0) & (test > 0))
-    if len(unknown_):
-        names = ", ".join(clips.class_names[c] for c in unknown_[:4])
-        return Finding("  classes", PROBLEM, f"{len(unknown_)} are tested but have no training clip: {names}")
-    return balance("  classes", clips, part.test, "of a class tested: ")
-
-
-def twice(clips: Clips, pairs: Duplicates) -> Finding:
-    """The same recording anywhere in the set; worst where the copies bear different classes."""
-    same = (pairs.share >= HALF) | (pairs.share == 0)
-    other = clips.labels[pairs.first] != clips.labels[pairs.second]
-    few = int((~same).sum())
-    names = [
-        f"{a} = {b}" if whole else f"{a} ~ {b}"
-        for a, b, whole in sorted(
-            zip(clips.names(pairs.first), clips.names(pairs.second), same), key=lambda p: not p[2]
-        )
-    ]
-    told = [f"{same.sum()} pairs of clips are one recording"] if same.any() else []
-    told += [f"{few} pairs share single frames: cut from one recording"] if few else []
-    if other.any():
-        told.append(f"{other.sum()} of these pairs bear different classes")
-        order = np.argsort(~other, kind="stable")
-        names = [
-            f"{a} ({clips.class_names[x]}) {'=' if s else '~'} {b} ({clips.class_names[y]})"
-            for a, b, x, y, s in zip(
-                clips.names(pairs.first[order]),
-                clips.names(pairs.second[order]),
-                clips.labels[pairs.first[order]],
-                clips.labels[pairs.second[order]],
-                same[order],
-            )
-        ]
-    if not told:
-        return Finding("same recording", OK, "no two clips share a frame, no two are nearly equal")
-    status = PROBLEM if (other & same).any() else NOTE
-    return Finding("same recording", status, "; ".join(told), tuple(names), len(pairs))
+def _together(each: dict[str, Finding]) -> list[Finding]:
+    """Findings on many splits, one line for those of one status: the first one's, and whom it stands for."""
+    lines = []
+    for status in (PROBLEM, NOTE, OK):
+        names = [name for name, finding in each.items() if finding.status == status]
+        if names:
+            first = each[names[0]]
+            others = f" and {len(names) - 1} like it" if len(names) > 1 else ""
+            lines.append(Finding(first.check, status, f"{names[0]}{others}: {first.text}"))
+    return lines
 
 
 def page(clips: Clips, found: Sequence[Finding], verdicts: dict[str, Verdict], kept: str) -> str:
@@ -270,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     config, asked = _asked(arguments)
     clips = open_clips(config)
-    found, verdicts = audit(clips, [split(clips, asked)] if asked else splits_of(clips))
+    found, verdicts = audit(clips, asked)
     print(page(clips, found, verdicts, keep(clips, found, verdicts)))
     return int(any(v.leaks for v in verdicts.values()))
 

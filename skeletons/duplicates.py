@@ -1,6 +1,6 @@
 """Clips that are the same recording twice: byte for byte, cut, moved, resampled, or with a little noise.
 
-Equal frames are found by their hashes. Near-duplicates are searched with bodies centred on actor 1's root in every
+Equal frames are found by their hashes. Near-duplicates are searched with bodies centred on actor 1's middle in every
 frame: a coarse descriptor (eight moments of a clip, projected onto few axes, which never makes a distance larger) rules
 out nearly all pairs in blocks, the descriptor itself most of the others, and the rest are compared frame by frame. Two
 sensors' views of one performance, and a clip and its mirror image, are not duplicates here.
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
 from skeletons.clips import Clips
+from skeletons.survey import seen_in
 
 # Metres: the largest distance of any joint in any frame. Joints of Kinects err by 5 to 20 mm each, frame by frame, and
 # the largest of thousands of such errors is taken, so two recordings differ by more even of a person who holds still
@@ -26,6 +27,8 @@ MOMENTS, AXES, ROWS = 8, 48, 512  # of the descriptor; axes it is projected onto
 RESAMPLED = 32  # moments at which clips of different rates are compared
 HALF = 0.5  # of the shorter clip's frames: with so many in common two clips are one recording
 GROUP = 100  # clips that share one frame are paired with each other up to so many, and beyond that with the first
+
+Body = tuple[np.ndarray, np.ndarray]  # (frame, person * joint, 3) and which of that was seen
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,18 @@ def duplicates(clips: Clips, digest: np.ndarray) -> Duplicates:
     first, second, shared, distinct = equal_frames(clips.offsets, digest)
     share = shared / np.maximum(np.minimum(distinct[first], distinct[second]), 1)
     known = set(zip(first[share >= HALF].tolist(), second[share >= HALF].tolist()))
-    near = [(a, b, d) for a, b, d in near_pairs(clips) if (a, b) not in known]
+    whole = (share == 1) & (clips.lengths[first] == clips.lengths[second])
+    leader = np.arange(len(clips))  # of several equal clips one is compared with others
+    np.minimum.at(leader, second[whole], first[whole])
+    alike: dict[int, list[int]] = {}
+    for clip, one in enumerate(leader.tolist()):
+        alike.setdefault(one, []).append(clip)
+    near = [
+        (min(a, b), max(a, b), apart)
+        for i, j, apart in near_pairs(clips, np.array(list(alike)))
+        for a, b in product(alike[i], alike[j])
+        if (min(a, b), max(a, b)) not in known
+    ]
     a, b, d = (np.array(column) for column in zip(*near)) if near else (np.empty(0, int),) * 3
     again = set(zip(a.tolist(), b.tolist()))
     kept = np.array([p not in again for p in zip(first.tolist(), second.tolist())], bool)
@@ -80,11 +94,13 @@ def equal_frames(offsets: np.ndarray, digest: np.ndarray) -> tuple[np.ndarray, n
         distinct, int64 (clip), different frames of each clip.
     """
     clip = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    unique = np.unique(np.stack([digest, clip.astype(np.uint64)], 1)[digest != 0], axis=0)  # sorted by frame, then clip
-    value, owner = unique[:, 0], unique[:, 1].astype(np.int64)
-    bounds = (
-        np.flatnonzero(np.concatenate([[True], value[1:] != value[:-1], [True]])) if len(value) else np.zeros(1, int)
-    )
+    order = np.lexsort((clip, digest))
+    order = order[digest[order] != 0]
+    value, owner = digest[order], clip[order]
+    new = np.ones(len(order) + 1, bool)  # one frame that a clip shows twice counts once
+    new[1:-1] = (value[1:] != value[:-1]) | (owner[1:] != owner[:-1])
+    value, owner = value[new[:-1]], owner[new[:-1]]
+    bounds = np.flatnonzero(np.concatenate([[True], value[1:] != value[:-1], [True]]))
     count: dict[tuple[int, int], int] = {}
     for start, stop in pairwise(bounds.tolist()):
         if stop - start < 2:
@@ -98,28 +114,30 @@ def equal_frames(offsets: np.ndarray, digest: np.ndarray) -> tuple[np.ndarray, n
     return pairs[:, 0], pairs[:, 1], shared, np.bincount(owner, minlength=len(offsets) - 1)
 
 
-def near_pairs(clips: Clips) -> list[tuple[int, int, float]]:
-    """(first, second, metres) of clips that are nowhere further apart than `NEAR`, see the module."""
-    described, slack = _described(clips)
+def near_pairs(clips: Clips, rows: np.ndarray) -> list[tuple[int, int, float]]:
+    """(first, second, metres) of clips, of these rows, that are nowhere further apart than `NEAR`."""
+    described, slack = _described(clips, rows)
     found = []
     for a, b in _candidates(described, slack):
-        near = np.abs(described[a] - described[b]) <= NEAR + slack[a] + slack[b]
-        for i, j in zip(a[near.all((1, 2))].tolist(), b[near.all((1, 2))].tolist()):
-            apart = _distance(_centred(clips, i), _centred(clips, j))
+        near = (np.abs(described[a] - described[b]) <= NEAR + slack[a] + slack[b]).all((1, 2))
+        for i, j in zip(rows[a[near]].tolist(), rows[b[near]].tolist()):
+            apart = _distance(_body(clips, i), _body(clips, j))
             if apart <= NEAR:
                 found.append((i, j, apart))
     return found
 
 
-def _centred(clips: Clips, clip: int) -> np.ndarray:
-    """float32 (frame, person * joint, 3): a clip with actor 1's root at the origin in every frame."""
-    at = np.arange(clips.offsets[clip], clips.offsets[clip + 1])
-    return _at_root(np.asarray(clips.frames[at[0] : at[-1] + 1]), clips.present[clip], clips.topology.root)
+def _body(clips: Clips, clip: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (frame, person * joint, 3) of a clip, centred, and bool (frame, person * joint), what was seen."""
+    start, stop = int(clips.offsets[clip]), int(clips.offsets[clip + 1])
+    seen = seen_in(clips, start, stop)
+    return _in_place(np.asarray(clips.frames[start:stop]), clips.present[clip]), seen.reshape(len(seen), -1)
 
 
-def _at_root(joints: np.ndarray, present: np.ndarray, root: int) -> np.ndarray:
-    """(..., person, joint, 3) to (..., person * joint, 3), actor 1's root at the origin; absent persons are zero."""
-    moved = (joints - joints[..., :1, root : root + 1, :]) * present[..., None, None]
+def _in_place(joints: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(..., person, joint, 3) to (..., person * joint, 3), the mean of actor 1's joints at the origin in every frame;
+    absent persons are zero."""
+    moved = (joints - joints[..., :1, :, :].mean(-2, keepdims=True)) * present[..., None, None]
     return moved.reshape(*moved.shape[:-3], -1, 3)
 
 
@@ -137,10 +155,10 @@ def _resampled(clips: Clips, rows: np.ndarray, moments: int, head: int, tail: in
     weight = (time - low).astype(np.float32)[..., None, None, None]
     start = clips.offsets[rows][:, None]
     joints = clips.frames[start + low] * (1 - weight) + clips.frames[start + high] * weight
-    return _at_root(joints, clips.present[rows][:, None], clips.topology.root)
+    return _in_place(joints, clips.present[rows][:, None])
 
 
-def _described(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+def _described(clips: Clips, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each clip at its moments, and how far that moves where up to `SHIFT` frames are cut off.
 
     Returns:
@@ -148,7 +166,7 @@ def _described(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         float32 (clip, moment * person * joint, 3)
     """
     whole, slack = [], []
-    for rows in np.array_split(np.arange(len(clips)), max(1, len(clips) // 1024)):
+    for rows in np.array_split(chosen, max(1, len(chosen) // 1024)):
         base = _resampled(clips, rows, MOMENTS, 0, 0)
         moved = np.zeros_like(base)
         for head, tail in ((SHIFT, 0), (0, SHIFT), (SHIFT, SHIFT)):
@@ -177,23 +195,33 @@ def _candidates(described: np.ndarray, slack: np.ndarray) -> Iterator[tuple[np.n
         yield a[keep] + start, b[keep] + start
 
 
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Metres: the largest distance of a joint in any frame, the shift or the resampling chosen that makes it least."""
+def _distance(one: Body, other: Body) -> float:
+    """Metres: the largest distance of a joint seen by both in any frame, with the shift or the resampling that makes it
+    least; infinite where both see fewer than half of the joints."""
     best = np.inf
+    longest = max(len(one[0]), len(other[0]))
     for shift in range(-SHIFT, SHIFT + 1):
-        a, b = one[max(shift, 0) :], other[max(-shift, 0) :]
-        length = min(len(a), len(b))
-        if length and max(len(a), len(b)) - length <= SHIFT and 4 * length >= 3 * max(len(one), len(other)):
-            best = min(best, float(((a[:length] - b[:length]) ** 2).sum(-1).max()))
-    if len(one) != len(other):
-        a, b = (_in_time(x, RESAMPLED) for x in (one, other))
-        best = min(best, float(((a - b) ** 2).sum(-1).max()))
-    return float(np.sqrt(best))
+        a, b = ([x[max(s, 0) :] for x in body] for s, body in ((shift, one), (-shift, other)))
+        length = min(len(a[0]), len(b[0]))
+        if length and max(len(a[0]), len(b[0])) - length <= SHIFT and 4 * length >= 3 * longest:
+            best = min(best, _largest((a[0][:length], a[1][:length]), (b[0][:length], b[1][:length])))
+    if len(one[0]) != len(other[0]):
+        best = min(best, _largest(_in_time(one, RESAMPLED), _in_time(other, RESAMPLED)))
+    return best
 
 
-def _in_time(joints: np.ndarray, moments: int) -> np.ndarray:
-    """(moments, joint, 3): linearly interpolated from the first frame to the last."""
+def _largest(one: Body, other: Body) -> float:
+    both = one[1] & other[1]
+    if 2 * both.sum() < max(one[1].sum(), other[1].sum(), 1):
+        return np.inf
+    return float(np.sqrt((((one[0] - other[0]) ** 2).sum(-1) * both).max()))
+
+
+def _in_time(body: Body, moments: int) -> Body:
+    """The same at `moments` from the first frame to the last, linearly interpolated."""
+    joints, seen = body
     time = np.linspace(0, len(joints) - 1, moments)
     low = np.floor(time).astype(int)
+    high = np.minimum(low + 1, len(joints) - 1)
     weight = (time - low).astype(np.float32)[:, None, None]
-    return joints[low] * (1 - weight) + joints[np.minimum(low + 1, len(joints) - 1)] * weight
+    return joints[low] * (1 - weight) + joints[high] * weight, seen[low] & seen[high]

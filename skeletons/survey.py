@@ -22,7 +22,7 @@ class Survey:
     """Measures of all clips; distances in metres, speeds in m/s at the declared frame rate.
 
     Attributes:
-        digest: uint64 (frame), hash of a frame's bytes, all persons; 0 where nobody is seen.
+        digest: uint64 (frame), hash of what was seen in a frame, byte for byte, all persons; 0 where that is nobody.
         bone_mean, bone_std: float32 (clip, person, bone), length over the frames in which both ends were seen; NaN
             where there is none. Bones in the order of `topology.bones`.
         speed, speed_at, speed_joint: float32, int64, int64 (clip), the fastest step of any joint seen in both frames:
@@ -89,7 +89,7 @@ def _measure(clips: Clips, first: int, last: int) -> Survey:
     lengths = clips.lengths[first:last]
     joints = np.ascontiguousarray(clips.frames[start:stop])
     seen = seen_in(clips, start, stop)
-    somebody = seen.any((1, 2))
+    somebody = np.asarray(seen.any((1, 2)))
     topology = clips.topology
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def _measure(clips: Clips, first: int, last: int) -> Survey:
     there = np.repeat(body, lengths, axis=0)[:, :, None]
     asked = lengths * body.sum(1) * seen.shape[2]
     return Survey(
-        digest=_digests(joints, somebody),
+        digest=_digests(np.where(seen[..., None], joints, np.float32(0)), somebody),
         bone_mean=mean.astype(np.float32),
         bone_std=spread.astype(np.float32),
         speed=top,
@@ -133,8 +133,8 @@ def _measure(clips: Clips, first: int, last: int) -> Survey:
         frozen=_longest_run(still, begins),
         repeated=total(still.astype(np.int64)),
         empty=total((~somebody).astype(np.int64)),
-        unseen=(total((there & ~seen).sum((1, 2))) / np.maximum(asked, 1)).astype(np.float32),
-        never=(body[:, :, None] & ~np.logical_or.reduceat(seen, begins)).any(1),
+        unseen=(total(np.asarray((there & ~seen).sum((1, 2)))) / np.maximum(asked, 1)).astype(np.float32),
+        never=np.asarray((body[:, :, None] & ~np.logical_or.reduceat(seen, begins)).any(1)),
         upright=_upright(joints[:, 0], seen[:, 0], topology, begins),
         facing=_facing(joints[:, 0], seen[:, 0], topology, begins),
         **_twice(joints, seen, begins),
