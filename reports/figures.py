@@ -3,6 +3,7 @@ $SKELBENCH_OUT).
 
 From clips; settings are written as for sweeps/run.py:
 figure=masks       what each masking strategy hides, on real skeletons   (clip=NAME chooses the clip, seed=N the draw)
+figure=clips       clips as skeletons over time; as an animated GIF too  (clips=6 of them, seed=N, class=NAME; clip=a,b)
 
 From the records of the newest plan that has what it takes [plan=NAME|table=stm data=.. scale=.. setting=..] [runs=DIR]:
 figure=embedding   a map of the test clips, cells side by side           (cell=a,b; needs protocol=embedding)
@@ -33,13 +34,16 @@ from reports.confusion import confusion_matrix
 from reports.embedding import embedding_map
 from reports.make import chosen_plans
 from reports.masks import mask_gallery
+from reports.recorded import clip_animation, clip_gallery
 from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
+from skeletons.clips import written_whole
 from skeletons.errors import BadInput, command, unknown
 from sweeps.config import Config, compose
 from sweeps.records import Records
 
-FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery}
+FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery, "clips": clip_gallery}
+MOVING: dict[str, Callable[[Config, dict[str, str], Path], None]] = {"clips": clip_animation}
 FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figure]] = {
     "embedding": embedding_map,
     "neighbours": neighbour_strips,
@@ -47,16 +51,23 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "classes": class_accuracy,
     "robustness": robustness_curves,
 }
-OWN = ("figure", "out", "clip", "seed")
+OWN = ("figure", "out", "clip", "seed", "clips", "class")
 PLAN = ("plan", "table", "data", "scale", "setting")
 PART = ("cell", "to", "protocol", "split", "seed")
 
 
 def from_clips(arguments: Sequence[str]) -> tuple[Figure, str]:
     """A picture that settings and clips make, and the name of its file."""
+    config, own = _asked(arguments)
+    drawn = FROM_CLIPS[own["figure"]](config, own)
+    name = "-".join([own["figure"], config.data.name, *([own["class"]] if "class" in own else [])])
+    return drawn, re.sub(r"[^\w.,-]+", "_", name)
+
+
+def _asked(arguments: Sequence[str]) -> tuple[Config, dict[str, str]]:
+    """The settings of the command line, and what is the picture's own."""
     own = {k: v for k, _, v in (a.partition("=") for a in arguments) if k in OWN}
-    config = compose([a for a in arguments if a.partition("=")[0] not in OWN])
-    return FROM_CLIPS[own["figure"]](config, own), f"{own['figure']}-{config.data.name}"
+    return compose([a for a in arguments if a.partition("=")[0] not in OWN]), own
 
 
 def from_records(arguments: Sequence[str]) -> tuple[Figure, str]:
@@ -102,6 +113,10 @@ def main(arguments: Sequence[str]) -> int:
         path = out / f"{name}.{suffix}"
         drawn.savefig(path, dpi=150)
         print(f"written: {path}")
+    if given["figure"] in MOVING:
+        with written_whole(out / f"{name}.gif") as temporary:
+            MOVING[given["figure"]](*_asked(arguments), temporary)
+        print(f"written: {out / name}.gif")
     return 0
 
 

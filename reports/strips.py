@@ -25,13 +25,22 @@ FAR = 1.6  # a joint so many times further out than 99 % of them, a sensor's mis
 
 
 def side_by_side(
-    joints: np.ndarray, observed: np.ndarray, parents: np.ndarray, names: np.ndarray
+    joints: np.ndarray,
+    observed: np.ndarray,
+    parents: np.ndarray,
+    names: np.ndarray,
+    *,
+    length: float = LENGTH,
+    most: int = 5,
+    turn: float | np.ndarray = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Bodies of all clips from the front, frame beside frame.
 
     Args:
         joints: (query, clip, frame, person, joint, 3), metres.
         observed: bool, without the last dimension.
+        length: metres that a clip's frames fill, of which there are 3 to `most`.
+        turn: as for `from_the_front`, one for all or for each clip, flat.
 
     Returns:
         points (query, clip, shown frame, person, joint, 2), which joints of them were observed, and the distance from
@@ -39,7 +48,9 @@ def side_by_side(
     """
     topology = topology_of(names, parents)
     flat, seen = joints.astype(np.float32).reshape(-1, *joints.shape[2:]), observed.reshape(-1, *observed.shape[2:])
-    points = np.stack([from_the_front(*clip, topology) for clip in zip(flat, seen)])
+    points = np.stack(
+        [from_the_front(x, o, topology, by) for x, o, by in zip(flat, seen, np.broadcast_to(turn, len(flat)))]
+    )
     if not seen.any():
         return points.reshape(*joints.shape[:-1], 2), observed, 1.0
     x = np.ma.array(points[..., 0], mask=~seen)
@@ -48,7 +59,7 @@ def side_by_side(
     reach = np.abs(points[..., 0][seen])
     reach = min(float(reach.max()), FAR * float(np.quantile(reach, 0.99)))
     step = max(2.1 * reach, 0.3 * float(np.ptp(points[..., 1][seen])))
-    shown = int(np.clip(round(LENGTH / step), 3, 5))
+    shown = int(np.clip(round(length / step), 3, most))
     at = np.unique(np.linspace(0, points.shape[1] - 1, shown).round().astype(int))
     points, seen = points[:, at], seen[:, at]
     points[..., 0] += step * np.arange(len(at))[:, None, None]

@@ -46,6 +46,8 @@ def folds_together(results: Results, splits: list[str]) -> tuple[Results, list[s
             each = [part[seed] for part in parts]
             one = {**each[0], "split": together, "test_clips": sum(r["test_clips"] for r in each)}
             one |= {k: sum(r[k] for r in each) / len(each) for k, v in each[0].items() if isinstance(v, float)}
+            if said := dict.fromkeys(r["audit"] for r in each if "audit" in r):
+                one["audit"] = "; ".join(said)
             if "correct" in each[0]:
                 one["correct"] = ["".join(draws) for draws in zip(*(r["correct"] for r in each))]
             found.setdefault((cell, together, protocol), {})[seed] = one
@@ -178,6 +180,8 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
             f"measured: data {data} ({some['fingerprint']}){trained}, {fed}, split {split}: {some['train_clips']} "
             f"training and {some['test_clips']} test clips; scale {plan['scale']}, setting {plan['setting']}; top-1 %"
         )
+        audits = dict.fromkeys(r["audit"] for r in one if (r["data"], r["split"]) == (data, split) and "audit" in r)
+        notes += [f"audit of {data} {split}: {said}" for said in audits]
         shared = next((r for r in one if r["data"] == data and "joints_shared" in r), None)
         if shared:
             unknown = ", ".join(shared["joints_unknown"]) or "none"

@@ -21,6 +21,7 @@ from methods.trainer import TrainingFailed, steps_in, train
 from protocols.base import Result, Subject, accuracy, make_protocol
 from protocols.features import extract
 from protocols.retrieval import retrieve
+from skeletons.audit import verdict_on
 from skeletons.augment import Augmentation
 from skeletons.clips import Clips, written_whole
 from skeletons.randomness import Draws
@@ -237,6 +238,8 @@ def _write(
         known = encoder.topology.joints
         about["joints_shared"] = [joint for joint in data.topology.joints if joint in known]
         about["joints_unknown"] = [joint for joint in data.topology.joints if joint not in known]
+    if said := verdict_on(data, part.name):
+        about["audit"] = said
     write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, data, part), **about})
 
 

@@ -198,3 +198,19 @@ def test_a_transfers_column_names_its_target_and_stands_in_its_place(runs):
         "fine-tuned on nwucla",
         "1-NN xsub",
     ]
+
+
+def test_what_an_audit_said_stands_below_the_table(runs):
+    import json
+
+    plan, path = json.loads(runs.plan_file("plan").read_text()), runs.result_file("p0", "j")
+    assert not any("audit" in note for note in ablation_table(plan, runs).notes)
+    write_json(path, json.loads(path.read_text()) | {"audit": "3 of 4 test clips have an identical training clip"})
+    notes = ablation_table(plan, runs).notes
+    assert [n for n in notes if n.startswith("audit of demo xsub: 3 of 4 test clips have an identical")]
+
+
+def test_folds_put_together_say_what_was_said_of_each():
+    found = {("a", f"fold:{k}", "p"): {0: folded(["1"]) | {"audit": said}} for k, said in enumerate(["x", "x", "y"])}
+    results, _ = folds_together(found, ["fold:0", "fold:1", "fold:2"])
+    assert results["a", "3 folds", "p"][0]["audit"] == "x; y"
