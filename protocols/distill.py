@@ -201,10 +201,13 @@ def _train(
             group["lr"] = rate(step, config.steps, min(config.warmup, config.steps - 1), config.lr, 0.0)
         clips = rows.to(store.device)[batch_clips(step, config.batch, len(rows), seed).to(store.device)]
         view = sampler(clips, Draws(seed, step, "distill", device=store.device))["clip"]
-        with torch.no_grad():
-            known = pooled(teacher, view, "mean")
-            target = known - mean if mean is not None else head(known) if head is not None else known
         found = follower(pooled(student, view, "mean"))
+        with torch.no_grad():
+            if mean is None and config.alpha == 1:
+                target = found  # labels alone: the teacher need not be asked
+            else:
+                known = pooled(teacher, view, "mean")
+                target = known - mean if mean is not None else head(known) if head is not None else known
         if mean is None:
             loss = distillation_loss(found, target, store.labels[clips], config.temperature, config.alpha)
         else:

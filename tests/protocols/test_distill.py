@@ -162,3 +162,28 @@ def test_bad_settings_are_refused(setting, message, teacher, store):
         next(iter(distil(teacher, teacher, store, rows, VIEWS, replace(SHORT, **setting), 0)))
     with pytest.raises(BadInput, match="or neither"):
         next(iter(distil(teacher, teacher, store, rows, VIEWS, SHORT, 0, head=torch.nn.Linear(64, 3))))
+
+
+def test_labels_alone_do_not_ask_the_teacher(teacher, store, monkeypatch):
+    rows, settings = torch.arange(len(store)), replace(SHORT, alpha=1.0, steps=3, timings=1)
+    head = torch.nn.Linear(teacher.width, 3)
+    asked = []
+    teacher.register_forward_hook(lambda module, given, out: asked.append(1))
+    monkeypatch.setattr(distill, "sizes", lambda *args: iter(()))
+    for alpha, expected in ((1.0, False), (0.9, True)):
+        asked.clear()
+        student = small_student(teacher, settings)
+        list(
+            distil(
+                teacher,
+                student,
+                store,
+                rows,
+                VIEWS,
+                replace(settings, alpha=alpha),
+                0,
+                head,
+                torch.nn.Linear(student.width, 3),
+            )
+        )
+        assert bool(asked) == expected

@@ -59,7 +59,7 @@ def records(
     works = []
     for cell in CELLS:
         for seed in seeds[:1] if cell == "raw" else seeds:
-            judged = {"embedding": "e", "robustness": "r"} | ({} if cell == "raw" else {"linear": "l"})
+            judged = ({} if cell == "raw" else {"linear": "l"}) | {"embedding": "e", "robustness": "r"}
             works.append(
                 {"cell": cell, "split": "xsub", "seed": seed, "pretraining": f"{cell}{seed}", "judgements": judged}
             )

@@ -216,8 +216,10 @@ def test_what_a_run_leaves_can_be_drawn(tmp_path, monkeypatch, capsys):
     """From clips through the protocols' files to pictures: the names of arrays agree."""
     monkeypatch.setenv("SKELBENCH_CACHE", str(tmp_path / "cache"))
     np.savez(tmp_path / "tiny.npz", **generate(DemoSpec(subjects=4, cameras=1, repetitions=1)))
-    line = ["method=untrained", "protocol=embedding", "protocol.names=[retrieval,embedding]", "data=archive"]
+    line = ["method=untrained", "protocol=embedding", "protocol.names=[retrieval,embedding,robustness]"]
     line += [
+        "data=archive",
+        "protocol.probe.length=5 steps",
         "backbone.width=8",
         "backbone.heads=2",
         "backbone.depth=1",
