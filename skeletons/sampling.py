@@ -1,29 +1,24 @@
 """From ragged clips to batches: crops, linear resampling and SLiM's multi-view plan, a whole batch in one gather.
 
-The store lies on the device the model is on (where it fits), its clips centred once. A view of all clips of a batch is
-two gathers and one interpolation: no Python loop over clips. On the CPU they run in blocks that stay in its cache,
-three to six times faster than whole batches that travel to memory and back between them.
+A view of all clips of a batch is two gathers and one interpolation (skeletons/tensors.py): no Python loop over clips.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from skeletons.augment import Augmentation
-from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.streams import as_stream
+from skeletons.tensors import ClipTensors, resample
 from skeletons.topology import Topology
 
 VERSION = 3
-BLOCK = 2048  # rows (one person in one frame) that are resampled together on the CPU
 
 
 @dataclass
@@ -93,88 +88,6 @@ class Batch:
         labels = None if self.labels is None else self.labels.repeat_interleave(self.joints.shape[1])
         joints, observed = self.joints.flatten(0, 1)[:, None], self.observed.flatten(0, 1)[:, None]
         return replace(self, joints=joints, observed=observed, present=self.present.flatten()[:, None], labels=labels)
-
-
-class ClipTensors:
-    """A clip store as tensors on one device.
-
-    Args:
-        clips: the store.
-        device: where to put it.
-        index: clips to take (all by default); rows of this object are numbered 0... in that order.
-
-    Attributes:
-        frames: float32 (frame, person, joint, 3), metres, centred on each clip's origin; absent persons zero.
-        stream: what `centre_view` and `Sampler` make of them.
-    """
-
-    def __init__(self, clips: Clips, device: torch.device | str = "cpu", index: np.ndarray | None = None):
-        self.topology, self.stream, self.device = clips.topology, clips.stream, torch.device(device)
-        rows = np.arange(len(clips)) if index is None else index
-        # A private copy: np.memmap slices are read lazily, and centring must not write to the file.
-        self.frames = torch.from_numpy(np.array(clips.frames)).to(self.device)
-        lengths = torch.from_numpy(clips.lengths).to(self.device)
-        origin, present = (torch.from_numpy(t).to(self.device) for t in (clips.origin, clips.present))
-        self.frames.sub_(origin.repeat_interleave(lengths, 0)[:, None, None])
-        self.frames.mul_(present.repeat_interleave(lengths, 0)[:, :, None, None])
-        self.observed = torch.from_numpy(np.array(clips.observed)).to(self.device)
-        self.start = torch.from_numpy(clips.offsets[:-1][rows]).to(self.device)
-        self.length = torch.from_numpy(clips.lengths[rows]).to(self.device)
-        self.present = torch.from_numpy(clips.present[rows]).to(self.device)
-        self.labels = torch.from_numpy(clips.labels[rows]).to(self.device)
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def take(self, rows: Int[Tensor, " clip"]) -> ClipTensors:
-        """A store of these clips alone, over the same frames in memory; its rows are numbered 0... in their order."""
-        taken, rows = copy.copy(self), rows.to(self.device)
-        for name in ("start", "length", "present", "labels"):
-            setattr(taken, name, getattr(self, name)[rows])
-        return taken
-
-
-def resample(
-    store: ClipTensors,
-    clip: Int[Tensor, " row"],
-    begin: Int[Tensor, " row"],
-    length: Int[Tensor, " row"],
-    frames: int,
-    person: Int[Tensor, " row"] | None = None,
-) -> tuple[Float[Tensor, "row person time joint 3"], Bool[Tensor, "row person time joint"]]:
-    """Crops `[begin, begin + length)` of clips, resampled linearly to `frames` frames.
-
-    Frame t of the result lies at begin + (length - 1) t / (frames - 1): both ends are kept, a crop of one frame is
-    repeated. A result frame is observed where both source frames it lies between are.
-
-    Args:
-        person: take this person of each row only; all persons by default.
-    """
-    steps = max(frames - 1, 1)
-    position = (length - 1)[:, None] * torch.arange(frames, device=store.device)  # in 1/steps of a frame: exact
-    low, weight = position // steps, position % steps / steps
-    persons, count = store.frames.shape[1:3]
-    everyone = torch.arange(persons, device=store.device).expand(len(clip), -1)
-    who = everyone if person is None else person[:, None]
-    shape = (len(clip), who.shape[1], frames)
-    # One row for each person of each frame: index_select copies rows whole, several times faster than indexing.
-    frame = (store.start[clip] + begin)[:, None] + low
-    first = (frame[:, None] * persons + who[..., None]).flatten()
-    weight = weight[:, None].expand(shape).reshape(-1, 1)
-    last = first + persons * (weight[:, 0] != 0)
-    joints, observed = store.frames.view(-1, 3 * count), store.observed.view(-1, count)
-    out = torch.empty(len(first), 3 * count, device=store.device)
-    seen = torch.empty(len(first), count, dtype=torch.bool, device=store.device)
-    block = max(1, min(BLOCK, len(first)) if store.device.type == "cpu" else len(first))
-    after, then = torch.empty_like(out[:block]), torch.empty_like(seen[:block])
-    for at in range(0, len(first), block):
-        here = slice(at, at + block)
-        x, s = out[here], seen[here]
-        torch.index_select(joints, 0, first[here], out=x)
-        x.lerp_(torch.index_select(joints, 0, last[here], out=after[: len(x)]), weight[here])
-        torch.index_select(observed, 0, first[here], out=s)
-        s &= torch.index_select(observed, 0, last[here], out=then[: len(s)])
-    return out.view(*shape, count, 3), seen.view(*shape, count)
 
 
 def centre_view(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from skeletons import tensors
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.clips import Clips, open_store, write_store
 from skeletons.errors import BadInput
@@ -336,3 +337,30 @@ def test_a_crop_range_that_is_none_is_refused(rulers, low, high):
 def test_shape_annotations_are_checked_under_pytest():
     with pytest.raises(TypeCheckError):
         Batch(torch.zeros(2, 1, 8, 25, 3), torch.ones(2, 1, 9, 25, dtype=torch.bool), torch.ones(2, 1).bool())
+
+
+@pytest.mark.parametrize("one_person", [True, False])
+def test_what_stays_on_disk_gives_the_same_bits(clips, one_person):
+    index = np.array([11, 0, 8, 9, 10, 2])
+    memory, disk = (ClipTensors(clips, index=index, mapped=mapped) for mapped in (False, True))
+    assert disk.mapped and not memory.mapped and isinstance(clips.frames, np.memmap)
+    before = np.array(clips.frames)
+    rows, draws = torch.arange(6), Draws(0, "mapped")
+    augmentation = Augmentation(AugmentConfig(), clips.topology)
+    for store in (disk, disk.take(torch.tensor([3, 4, 5]))):
+        here = rows[: len(store)]
+        other = memory if len(store) == 6 else memory.take(torch.tensor([3, 4, 5]))
+        views = [
+            Sampler(s, ViewConfig(frames=16), augmentation, 2, True, one_person)(here, draws) for s in (store, other)
+        ]
+        views = [[*v.values(), centre_view(s, here, ViewConfig(frames=16))] for v, s in zip(views, (store, other))]
+        for one, same in zip(*views):
+            assert torch.equal(one.joints, same.joints) and torch.equal(one.observed, same.observed)
+    assert np.array_equal(before, clips.frames)
+
+
+def test_frames_stay_on_disk_where_memory_is_too_small(clips, monkeypatch):
+    need = clips.frames.nbytes + clips.observed.nbytes
+    for free, mapped in ((2 * need, False), (2 * need - 2, True)):
+        monkeypatch.setattr(tensors, "free_memory", lambda free=free: free)
+        assert ClipTensors(clips).mapped == mapped
