@@ -8,7 +8,9 @@ spine, hip centre; here they are put into the order of the topology. Subjects 1,
 from __future__ import annotations
 
 import re
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +25,44 @@ from skeletons.topology import KINECT_V1
 
 NAME = re.compile(r"a(\d{1,2})_s(\d)_t(\d)_skeleton", re.ASCII)
 ORDER = (3, 2, 1, 0, *range(4, 20))  # the file's joint at each place of the topology
+
+
+def _check_whole(data: bytes) -> None:
+    """Refuse what SciPy believes: a compressed part without all of its checksum, tags at which it reads wild memory."""
+    order, at = {b"IM": "<", b"MI": ">"}.get(data[126:128]), 128
+    while order and at + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, at)
+        part, at = data[at + 8 : at + 8 + size], at + 8 + size
+        if kind == 15:  # miCOMPRESSED
+            part = zlib.decompress(part)
+            kind, size = struct.unpack_from(f"{order}II", part)
+            part = part[8 : 8 + size]
+        if kind == 14 and b"d_skel" in part:  # miMATRIX
+            _check_array(part, order)
+
+
+def _check_array(part: bytes, order: str) -> None:
+    """An array of numbers or characters: flags, dimensions, name, values, and imaginary ones where the flags say so."""
+    kinds, sizes, at = [], [], 0
+    while at < len(part):
+        kind, size = struct.unpack_from(f"{order}II", part, at)
+        if kind >> 16:  # a small element: its size and up to 4 bytes are in the tag
+            kind, size, at = kind & 0xFFFF, kind >> 16, at + 8
+        else:
+            at += 8 + -(-size // 8) * 8
+        kinds.append(kind)
+        sizes.append(size)
+    (flags,) = struct.unpack_from(f"{order}I", part, 8)
+    if (
+        at != len(part)
+        or kinds[:3] != [6, 5, 1]
+        or sizes[0] != 8
+        or sizes[1] > 128
+        or flags & 0xFF not in (4, *range(6, 16))
+        or len(kinds) != (5 if flags & 0x800 else 4)
+        or not {*kinds[3:]} <= {*range(1, 8), 9, 12, 13, 16, 17, 18}
+    ):
+        raise ValueError("d_skel is no well-formed array")
 
 
 @dataclass(frozen=True)
@@ -91,6 +131,7 @@ class UtdmhadMat(Source):
         from scipy.io import loadmat
 
         try:
+            _check_whole(path.read_bytes())
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # SciPy warns where it goes on with what it could not read
                 content = loadmat(path, variable_names=["d_skel"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut, Recording
@@ -13,6 +14,7 @@ from skeletons.sources.ntu_bodies import Selection, actors, motion
 from skeletons.sources.ntu_skeleton import Ntu60, Ntu120, Options, missing_names
 from skeletons.sources.ntu_text import Body, _decimals, parse
 from tests.skeletons import ntu_files as ntu
+from tests.skeletons.mutants import Copy, Damage, Replace, fuzz
 
 A, B, C, D = (ntu.FIRST_ID + n for n in range(4))
 
@@ -332,52 +334,46 @@ def test_a_body_that_is_in_a_frame_twice_is_damage():
         parse(ntu.text(seen), "x")
 
 
-def mutate(content: bytes, rng: np.random.Generator) -> bytes:
+def harm(content: bytes) -> st.SearchStrategy[Damage]:
     """Damage that leaves no well-formed file with other numbers in it (another digit or sign cannot be noticed)."""
-    lines = content.split(b"\n")
-    at, place = int(rng.integers(len(lines) - 1)), int(rng.integers(len(content)))
-    kind = rng.integers(7)
-    if kind == 0:
-        return content[:place]
-    if kind == 1:
-        return b"\n".join(lines[:at] + lines[at + 1 :])
-    if kind == 2:
-        return b"\n".join(lines[: at + 1] + lines[at:])
-    if kind == 3:
-        return content[:place] + content[place + int(rng.integers(300, 3000)) :]
-    if kind == 4:  # a piece of the file in another place
-        piece = content[place : place + int(rng.integers(500, 5000))]
-        there = int(rng.integers(len(content)))
-        return content[:there] + b"\n" + piece + content[there:]
-    wrong = b"xXeEnN +_,;:/\n\r\t\x00\xff"[int(rng.integers(18))]
-    changed = bytearray(content)
-    changed[place] = wrong
-    if kind == 5:
-        return bytes(changed)
-    return content[:place] + bytes([wrong]) + content[place:]
+    size, lines = len(content), content.split(b"\n")[:-1]
+    starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+    place, line = st.integers(0, size - 1), st.integers(0, len(lines) - 1)
+    wrong = st.sampled_from([bytes([b]) for b in b"xXeEnN +_,;:/\n\r\t\x00\xff"])
+    return st.one_of(
+        st.builds(Replace, place, st.just(1), wrong),
+        st.builds(Replace, place, st.just(0), wrong),
+        line.map(lambda n: Replace(starts[n], starts[n + 1] - starts[n])),
+        line.map(lambda n: Copy(starts[n], starts[n + 1] - starts[n], starts[n + 1])),
+        st.builds(Replace, place, st.integers(300, 2999)),
+        place.map(lambda at: Replace(at, size - at)),
+        st.builds(Copy, place, st.integers(500, 4999), place, st.just(b"\n")),
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mutated_files_give_the_same_values_or_are_refused(seed):
-    rng = np.random.default_rng(seed)
     people = [(A, range(12), ntu.person(12, 0)), (B, range(4, 9), ntu.person(5, 1, x=1))]
     content = ntu.text(ntu.scene(14, *people), "\r\n" if seed % 2 else "\n")
     frames, bodies = parse(content, "x")
     refused = 0
-    for _ in range(250):
-        harmed = mutate(content, rng)
+
+    def check(harmed: bytes) -> None:
+        nonlocal refused
         try:
             again, others = parse(harmed, "x")
         except BadInput as error:
             refused += 1
             assert "\n" not in str(error)
-            continue
+            return
         assert again == frames
         assert [b.ident for b in others] == [b.ident for b in bodies]
         for one_body, other in zip(bodies, others):
             np.testing.assert_array_equal(other.frames, one_body.frames)
             np.testing.assert_array_equal(other.joints, one_body.joints)
             np.testing.assert_array_equal(other.tracking, one_body.tracking)
+
+    fuzz(content, check, 250, harm(content).map(lambda damage: [damage]), start=seed)
     assert refused > 200
 
 

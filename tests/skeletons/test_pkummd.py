@@ -11,7 +11,7 @@ from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut
 from skeletons.sources.pkummd import Pkummd, PkummdOptions
 from skeletons.sources.reading import NUMBER
-from tests.skeletons.mutants import mutants, refused
+from tests.skeletons.mutants import fuzz, refused
 
 # Videos that do not exist, by issue and count of the releases: phase I lacks 247-250 and 0060-L.
 VIDEOS = [*range(2, 247), *range(251, 365)]
@@ -194,42 +194,51 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, rng):
     record(tmp_path, rng, labels="1,0,4,2\n", frames=4, end="\n")
     path, reader = tmp_path / "skeleton" / "0002-L.txt", source(tmp_path)
     item = reader.items()[0]
-    parsed = 0
-    for number, mutant in enumerate(mutants(path.read_bytes(), 300)):
-        path.write_bytes(mutant)
+    number = parsed = 0
+
+    def check(damaged: bytes) -> None:
+        nonlocal number, parsed
+        number += 1
+        path.write_bytes(damaged)
         reader = source(tmp_path)
         try:
             read = reader.read((item[0], item[1], item[2] + " " * number))
         except LeftOut:
-            continue
+            return
         except BadInput as error:
             assert "0002-L.txt" in str(error)
             assert "\n" not in str(error)
-            continue
-        rows = [line.split() for line in mutant.decode("ascii").replace("\r\n", "\n").rstrip().split("\n")][:4]
+            return
+        rows = [line.split() for line in damaged.decode("ascii").replace("\r\n", "\n").rstrip().split("\n")][:4]
         assert all(len(row) == 150 and all(NUMBER.fullmatch(field) for field in row) for row in rows)
         np.testing.assert_array_equal(read.joints.reshape(-1, 150), np.array(rows, dtype=float).astype(np.float32))
         assert len(read.joints) == 4 or read.notes
         parsed += 1
-    assert 20 < parsed < 290
+
+    fuzz(path.read_bytes(), check)
+    assert 10 < parsed < 240
 
 
 def test_mutants_of_labels_are_refused_or_read_as_they_are(tmp_path, rng):
     record(tmp_path, rng, end="\n")
     path = tmp_path / "label" / "0002-L.txt"
-    data, parsed = path.read_bytes(), 0
-    for mutant in mutants(data, 300):
-        path.write_bytes(mutant)
+    parsed = 0
+
+    def check(damaged: bytes) -> None:
+        nonlocal parsed
+        path.write_bytes(damaged)
         reader = source(tmp_path)
         try:
             items = reader.items()
             found = [reader.read(item) for item in items]
         except (BadInput, LeftOut) as error:
             assert "\n" not in str(error)
-            continue
-        rows = np.array([line.split(b",") for line in mutant.replace(b"\r", b"").rstrip().split(b"\n")], dtype=float)
+            return
+        rows = np.array([line.split(b",") for line in damaged.replace(b"\r", b"").rstrip().split(b"\n")], dtype=float)
         assert [r.label + 1 for r in found] == rows[:, 0].tolist()
         lengths = np.minimum(rows[:, 2], 20) - rows[:, 1]
         assert [len(r.joints) for r in found] == lengths.tolist()
         parsed += 1
-    assert 20 < parsed < 290
+
+    fuzz(path.read_bytes(), check)
+    assert 10 < parsed < 240

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from skeletons.errors import BadInput
 from skeletons.recordings import LeftOut
 from skeletons.sources.utdmhad_mat import ORDER, UtdmhadMat, UtdmhadOptions
 from skeletons.topology import KINECT_V1
-from tests.skeletons.mutants import mutants, refused
+from tests.skeletons.mutants import fuzz, refused
 
 
 def clip(folder: Path, d_skel: np.ndarray, name: str = "a9_s3_t4", compress: bool = True, key: str = "d_skel") -> Path:
@@ -105,6 +107,27 @@ def test_other_files_are_refused(tmp_path, d_skel):
     assert "save it again with -v7" in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
 
 
+def test_a_stream_without_all_of_its_checksum_is_refused(tmp_path, d_skel):
+    """One byte twice, so that the last one of the checksum falls off: SciPy reads wrong values without a word."""
+    path = clip(tmp_path, d_skel)
+    data = path.read_bytes()
+    for at in range(140, len(data), 7):
+        path.write_bytes(data[:at] + data[at - 1 :])
+        assert "damaged" in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("kind", [0, 8, 14, 19, 255])
+def test_values_of_no_known_kind_are_refused(tmp_path, d_skel, kind, compress):
+    """At such a tag SciPy takes the whole process down."""
+    path = clip(tmp_path, d_skel, compress=False)
+    data = bytearray(path.read_bytes())
+    data[data.index(struct.pack("<II", 9, d_skel.nbytes))] = kind
+    packed = zlib.compress(data[128:])
+    path.write_bytes(data[:128] + struct.pack("<II", 15, len(packed)) + packed if compress else data)
+    assert "no well-formed array" in refused(lambda: UtdmhadMat(tmp_path, UtdmhadOptions()).read(path), path)
+
+
 @pytest.mark.parametrize("name", ["a28_s1_t1", "a1_s9_t1", "a1_s1_t5", "a0_s1_t1", "b"])
 def test_unknown_names_are_refused(tmp_path, d_skel, name):
     path = clip(tmp_path, d_skel, name)
@@ -117,19 +140,23 @@ def test_mutants_are_refused_or_read_as_they_are(tmp_path, d_skel, compress):
     path = clip(tmp_path, d_skel, compress=compress)
     expected = d_skel.transpose(2, 0, 1)[:, None, ORDER].astype(np.float32)
     parsed = 0
-    for mutant in mutants(path.read_bytes(), 300):
-        path.write_bytes(mutant)
+
+    def check(damaged: bytes) -> None:
+        nonlocal parsed
+        path.write_bytes(damaged)
         try:
             read = UtdmhadMat(tmp_path, UtdmhadOptions()).read(path)
         except LeftOut:
-            continue
+            return
         except BadInput as error:
             assert str(error).startswith(str(path))
             assert "\n" not in str(error)
-            continue
+            return
         if compress:
             np.testing.assert_array_equal(read.joints, expected)
         else:
             assert np.isfinite(read.joints).all()
         parsed += 1
-    assert 0 < parsed < 290
+
+    fuzz(path.read_bytes(), check)
+    assert 0 < parsed < 240
