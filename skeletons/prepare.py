@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import inspect
 import os
 import re
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         out = Path(given["out"])
         on_error = given.get("on_error", "stop")
-        say = lambda line: print(line, flush=True)  # noqa: E731
+        say = functools.partial(print, flush=True)
         report = prepare(Order(source, out, int(workers), on_error, say, progress))
     finally:
         progress.end()

@@ -176,6 +176,7 @@ class StoreWriter:
             origin=np.array([o for block in self.blocks for o in block.origin], np.float32).reshape(-1, 3),
             present=present,
             bridged=np.concatenate([np.empty(0, np.int64), *bridged]),
+            # NumPy's stubs take any keyword for `allow_pickle`, a bool.
             **{f"column_{k}": v for k, v in columns.items()},  # type: ignore[arg-type]
         )
         about = dict(

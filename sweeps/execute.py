@@ -88,10 +88,16 @@ def adopt(work: Work, folder: Path, report: Report) -> None:
     """Put an encoder that was given as a file into `folder`, as if it had been trained there."""
     path = Path(work.config.encoder)
     write_text(folder / "config.yaml", to_yaml(work.config))
+    _nothing_trained(work, folder, {"method": "encoder", "encoder": str(path.resolve())})
+    kept = {"identity": work.pretraining, "file": path.name, **stream_of(data_of(work.config)[0])}
+    save_encoder(folder / "encoder.safetensors", open_encoder(path), kept)
+
+
+def _nothing_trained(work: Work, folder: Path, own: dict[str, Any]) -> None:
+    """The run.json of a piece that trains nothing itself."""
     about = {
         "identity": work.pretraining,
-        "method": "encoder",
-        "encoder": str(path.resolve()),
+        **own,
         "data": data_of(work.config)[0].name,
         "split": work.split,
         "seconds": 0.0,
@@ -101,8 +107,6 @@ def adopt(work: Work, folder: Path, report: Report) -> None:
         **provenance(),
     }
     write_json(folder / "run.json", about)
-    kept = {"identity": work.pretraining, "file": path.name, **stream_of(data_of(work.config)[0])}
-    save_encoder(folder / "encoder.safetensors", open_encoder(path), kept)
 
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:
@@ -157,19 +161,8 @@ def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensor
 def combine(work: Work, records: Records, folder: Path, report: Report) -> None:
     """Fuse the scores of the works that this one needs, where that is missing."""
     write_text(folder / "config.yaml", to_yaml(work.config))
-    about = {
-        "identity": work.pretraining,
-        "method": work.config.method.name,
-        "fused": [need.pretraining for need in work.needs],
-        "data": data_of(work.config)[0].name,
-        "split": work.split,
-        "seconds": 0.0,
-        "clips_per_second": None,
-        "last": {},
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        **provenance(),
-    }
-    write_json(folder / "run.json", about)
+    fused = [need.pretraining for need in work.needs]
+    _nothing_trained(work, folder, {"method": work.config.method.name, "fused": fused})
     streams = "+".join(need.config.data.stream for need in work.needs)
     for key, judgement in work.judgements.items():
         if records.result_file(work.pretraining, judgement.identity).is_file():
@@ -218,6 +211,7 @@ def _write(
     if arrays:
         arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
         with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
+            # NumPy's stubs take any keyword for `allow_pickle`, a bool.
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     about = {
         "protocol": judgement.protocol,

@@ -81,6 +81,7 @@ class Pyskl(Source):
         classes = options.classes or (highest + 1 if highest >= 120 else 120 if highest >= 60 else 60)
         self.class_names = tuple(f"A{i + 1:03d}" for i in range(classes))
         if all(NAME.fullmatch(a.name) for a in self.annotations if a.keypoint):
+            # Of other sources the numbers are the class's own; here the file says which set it holds.
             self.official = {60: Ntu60, 120: Ntu120}[classes].official if classes in (60, 120) else {}  # type: ignore[misc]
 
     def items(self) -> list[tuple[Path, int, str]]:

@@ -23,7 +23,7 @@ import numpy as np
 from skeletons.errors import BadInput
 
 LARGE = 4096  # bytes
-# What pickle's machine trips over on bytes that are no pickle.
+# What pickle's machine trips over on bytes that are no pickle (NotImplementedError: its answer to unknown codes).
 DAMAGED = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError),
     *(OverflowError, MemoryError, RecursionError, struct.error, NotImplementedError),
@@ -165,6 +165,7 @@ class _Dict(_Inert):
     def __new__(cls, *values: object) -> Any:
         if values and not isinstance(values[0], list):
             raise pickle.UnpicklingError("has a dictionary of what is no list")
+        # As many arguments as the pickle says: `dict` itself refuses what does not fit (a TypeError, see DAMAGED).
         return dict(*values)  # type: ignore[arg-type]
 
 

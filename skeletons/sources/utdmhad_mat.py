@@ -135,7 +135,7 @@ class UtdmhadMat(Source):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # SciPy warns where it goes on with what it could not read
                 content = loadmat(path, variable_names=["d_skel"])
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # SciPy's answer to version 7.3, which is HDF5
             raise BadInput(f"{path}: is of MATLAB's version 7.3; save it again with -v7") from error
         except Exception as error:  # SciPy raises whatever its parser trips over
             reason = shown(" ".join(str(error).split()))
