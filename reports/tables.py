@@ -173,7 +173,8 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
     """What was judged on: each set and split, the joints a transfer shares, the clips without a twin."""
     notes = []
     for data, split in dict.fromkeys((r["data"], r["split"]) for r in one):
-        some = next(r for r in one if (r["data"], r["split"]) == (data, split))
+        here = [r for r in one if (r["data"], r["split"]) == (data, split)]
+        some = next((r for r in here if r["pooling"] != "raw"), here[0])  # raw ones serve every encoder's table
         trained = f", trained on {some['trained_on']}" if some.get("trained_on", data) != data else ""
         fed = _streams([r for r in one if (r["data"], r["split"]) == (data, split)])
         notes.append(
