@@ -42,7 +42,10 @@ from methods.aligned import AlignedPair, Pair
 from methods.base import Method, Parts
 from methods.encoder import Encoder, make_encoder
 from methods.losses import barlow_twins
+from methods.masking import all_strategies
+from methods.masking.degree import DegreeMasking
 from methods.pstl import OUTPUTS, READS, Masker, Projector, PstlConfig, Stream, three_views
+from skeletons.errors import unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 
@@ -53,10 +56,13 @@ class AsmaConfig(PstlConfig):
 
     Attributes:
         alignment: learn the alignment; else the two encoders' tokens are concatenated as they are.
+        first, second: what is taken away in A's streams and in B's, by the names of the masking strategies.
     """
 
     name: str = "asma"
     alignment: bool = True
+    first: str = "degree_high_motion_low"
+    second: str = "degree_low_motion_high"
 
 
 class Asma(Method):
@@ -76,10 +82,17 @@ class Asma(Method):
         assert isinstance(pair, Pair)
         self.encoder: Pair = pair
         self.projector_a, self.projector_b = (Projector(e.width, parts.heads) for e in (pair.first, pair.second))
-        self.masker_a = Masker(self.config, parts.topology, high_degree=True, high_motion=False)
-        self.masker_b = Masker(self.config, parts.topology, high_degree=False, high_motion=True)
+        self.masker_a = self._masker("first", parts)
+        self.masker_b = self._masker("second", parts)
         self.weight = self.config.off_diagonal * OUTPUTS / parts.heads.bottleneck
         self.alignment_weight = self.config.off_diagonal * OUTPUTS / pair.first.width
+
+    def _masker(self, field: str, parts: Parts) -> Masker:
+        known = {name: one for name, one in all_strategies().items() if issubclass(one, DegreeMasking)}
+        name = getattr(self.config, field)
+        if name not in known:
+            raise unknown(f"method.{field}", name, known)
+        return Masker(self.config, parts.topology, known[name].high_degree, known[name].high_motion)
 
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """L_A + L_B + L_align of the view group `clip`, three views of each clip."""

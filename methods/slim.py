@@ -121,7 +121,7 @@ class Slim(Method):
             raise BadInput("method.glcl=true compares class tokens: set backbone.class_token=true")
         if self.config.mfm_views not in ("masked", "all"):
             raise unknown("method.mfm_views", self.config.mfm_views, ("masked", "all"))
-        for local in parts.views.locals:
+        for local in parts.views.local_views():
             if local.frames % parts.backbone.patch:
                 raise BadInput(
                     f"views.locals: {local.frames} frames must be a multiple of backbone.patch={parts.backbone.patch}"

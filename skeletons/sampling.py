@@ -45,6 +45,8 @@ class ViewConfig:
         test_crop: share of the clip, centred, at evaluation (MAMP, SLiM: 0.95).
         min_frames: a view spans at least so many source frames, or the whole clip.
         locals: local views; read by methods that use them.
+        single_length: frames of all local crops, as many as `locals` has, over the share that its view of so many
+            frames covers: contrast without temporal diversity (SLiM, Table 5's CL: 16); 0 means as `locals` says.
     """
 
     frames: int = 64
@@ -53,6 +55,21 @@ class ViewConfig:
     test_crop: float = 0.95
     min_frames: int = 8
     locals: list[LocalView] = field(default_factory=_slim_locals)
+    single_length: int = 0
+
+    def local_views(self) -> list[LocalView]:
+        """The local views that are drawn.
+
+        Raises:
+            BadInput: `single_length` is none of their lengths.
+        """
+        if not self.single_length:
+            return self.locals
+        for local in self.locals:
+            if local.frames == self.single_length:
+                return [replace(local, crops=sum(each.crops for each in self.locals))]
+        lengths = ", ".join(str(local.frames) for local in self.locals) or "none"
+        raise BadInput(f"views.single_length={self.single_length} must be the frames of a local view: {lengths}")
 
 
 @dataclass
@@ -156,7 +173,7 @@ class Sampler:
         begin, length = self._crop(torch.zeros_like(whole), whole, self.config.crop_low, self.config.crop_high, u)
         group = "global" if self.local_views else "clip"
         batch = {group: self._view(group, clip, begin, length, self.config.frames, person, draws)}
-        for number, local in enumerate(self.config.locals if self.local_views else ()):
+        for number, local in enumerate(self.config.local_views() if self.local_views else ()):
             name = f"local{local.frames}" if f"local{local.frames}" not in batch else f"local{local.frames}-{number}"
             u = draws.fork(name).uniform(len(clip), views * local.crops, 2)
             anchor_begin, anchor_length = (t.repeat_interleave(local.crops, 1) for t in (begin, length))

@@ -79,7 +79,8 @@ class AblationConfig:
         name: of the ablation; rows of reports/published/ablations.csv with this name stand beside it.
         title, source: what the table is, and where it comes from.
         note: what a reader must know, e.g. the expected time.
-        cells: cell -> overrides that make it.
+        base: overrides of every cell.
+        cells: cell -> overrides that make it, on top of the base.
         differs: cell -> the same in words, for the table.
         reference: the cell that the others are compared with.
         floors: add the untrained encoder and raw coordinates.
@@ -90,6 +91,7 @@ class AblationConfig:
     title: str = ""
     source: str = ""
     note: str = ""
+    base: list[str] = field(default_factory=list)
     cells: dict[str, list[str]] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
     reference: str = ""

@@ -176,5 +176,8 @@ def views_of(method: Method, config: Config, joints: int = JOINTS, persons: int 
 
     if not method.local_views:
         return {"clip": batch(method.crops, config.views.frames)}
-    crops = {f"local{v.frames}-{i}": batch(method.crops * v.crops, v.frames) for i, v in enumerate(config.views.locals)}
+    crops = {
+        f"local{v.frames}-{i}": batch(method.crops * v.crops, v.frames)
+        for i, v in enumerate(config.views.local_views())
+    }
     return {"global": batch(method.crops, config.views.frames), **crops}

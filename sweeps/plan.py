@@ -150,7 +150,7 @@ def _check(config: Config) -> None:
         raise BadInput(
             f"views.frames={config.views.frames} must be a multiple of backbone.patch={config.backbone.patch}"
         )
-    for local in config.views.locals if method.local_views else ():
+    for local in config.views.local_views() if method.local_views else ():
         if local.frames % config.backbone.patch:
             raise BadInput(
                 f"views.locals: {local.frames} frames are no multiple of backbone.patch={config.backbone.patch}"
@@ -199,6 +199,15 @@ def splits_of(config: Config) -> list[str]:
     return found
 
 
+def layered(*layers: Sequence[str]) -> list[str]:
+    """Overrides of which a later layer wins over an earlier one: an ablation's base, a cell, the command line."""
+    found: list[str] = []
+    for layer in layers:
+        keys = {override.partition("=")[0] for override in layer}
+        found = [*(override for override in found if override.partition("=")[0] not in keys), *layer]
+    return found
+
+
 def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """The configuration of the command line, and every piece of work it asks for, floors first.
 
@@ -213,8 +222,8 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         composed, cells = {"encoder": as_given(config, said)}, {}
     else:
         cells = grid or config.ablation.cells or {config.method.name: []}
-    for cell, changes in cells.items():  # the command line wins over the cell
-        composed[cell] = compose([*(c for c in changes if c.partition("=")[0] not in said), *plain])
+    for cell, changes in cells.items():
+        composed[cell] = compose(layered(config.ablation.base, changes, plain))
         _check(composed[cell])
     reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
     if config.budget != "clips":

@@ -216,3 +216,14 @@ def test_the_maskings_are_complementary(asma):
     a, b = asma().masker_a, asma().masker_b
     assert (a.high_degree, a.high_motion) == (True, False)
     assert (b.high_degree, b.high_motion) == (False, True)
+
+
+def test_the_pairing_is_the_configured_one(asma):
+    def pairing(**method):
+        made = asma(**method)
+        return [(m.high_degree, m.high_motion) for m in (made.masker_a, made.masker_b)]
+
+    assert pairing() == [(True, False), (False, True)]
+    assert pairing(first="degree_high_motion_high", second="degree_low_motion_low") == [(True, True), (False, False)]
+    with pytest.raises(BadInput, match=r"method\.second 'tube'"):
+        asma(second="tube")

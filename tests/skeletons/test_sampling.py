@@ -364,3 +364,13 @@ def test_frames_stay_on_disk_where_memory_is_too_small(clips, monkeypatch):
     for free, mapped in ((2 * need, False), (2 * need - 2, True)):
         monkeypatch.setattr(tensors, "free_memory", lambda free=free: free)
         assert ClipTensors(clips).mapped == mapped
+
+
+def test_local_crops_of_a_single_length_are_as_many() -> None:
+    """SLiM, Table 5's CL: the same number of local views, all of 16 frames over the 16-frame view's share."""
+    diverse, single = ViewConfig(), ViewConfig(single_length=16)
+    (only,) = single.local_views()
+    assert (only.frames, only.crops, only.low, only.high) == (16, sum(v.crops for v in diverse.locals), 0.15, 0.4)
+    assert diverse.local_views() == diverse.locals
+    with pytest.raises(BadInput, match=r"views\.single_length=12 must be the frames of a local view: 32, 16, 8"):
+        ViewConfig(single_length=12).local_views()

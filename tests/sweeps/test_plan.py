@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skeletons.errors import BadInput
-from sweeps.plan import grid_cells, make_plan
+from sweeps.plan import grid_cells, layered, make_plan
 from sweeps.run import plan_name
 
 
@@ -245,3 +245,19 @@ def test_a_piece_with_other_results_is_another_piece(tiny):
     (one, first), (other, second) = (make_plan(line) for line in lines)
     assert first[-1].pretraining == second[-1].pretraining and first[-1].key != second[-1].key
     assert plan_name(one, first) != plan_name(other, second)
+
+
+def test_tables_5_6_and_7_train_the_full_slim_once(tiny):
+    """And Table 5's GLCL alone is Table 6's cell without a global mask, as published (75.3)."""
+    stm, objective, saa = (identities([*tiny, f"ablation={name}"]) for name in ("stm", "objective", "saa"))
+    assert stm["dual"] == objective["mfm+glcl"] == saa["all"]
+    assert stm["no-global"] == objective["glcl"] != objective["cl"]
+    assert len({*stm.values(), *objective.values(), *saa.values()}) == 2 + 5 + 3 + 6
+
+
+def test_later_layers_of_overrides_win():
+    assert layered(["method=mamp", "a=1"], ["method=skeletonmae"], ["a=2", "b=3"]) == [
+        "method=skeletonmae",
+        "a=2",
+        "b=3",
+    ]
