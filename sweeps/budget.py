@@ -69,7 +69,7 @@ def step_flops(config: Config) -> float:
 def step_seconds(config: Config, rounds: int = 7) -> float:
     """Median seconds of a training step on this machine, measured once and then remembered."""
     data, part = data_of(config)
-    key = _throughput_key(config, data)
+    key = throughput_key(config, data)
     path = Path(config.runs) / "throughput.json"
     known = read_json(path) or {}
     if key not in known:
@@ -78,9 +78,10 @@ def step_seconds(config: Config, rounds: int = 7) -> float:
     return known[key]["seconds"]
 
 
-def _throughput_key(config: Config, data: Clips) -> str:
+def throughput_key(config: Config, data: Clips) -> str:
     """What the time of a step depends on: all that the encoder's identity has, but the length and the seed."""
-    timed = replace(config, seeds=[0], train=replace(config.train, length="1 steps", warmup="1 steps"))
+    once = replace(config.train, length="1 steps", warmup="1 steps", freeze_last="0 steps")
+    timed = replace(config, seeds=[0], train=once)
     return digest(pretraining_identity(timed, data, data_of(config)[1])[1])
 
 

@@ -198,12 +198,20 @@ def to_yaml(config: Config) -> str:
 
 
 def from_yaml(text: str) -> Config:
-    """The configuration that `to_yaml` wrote."""
+    """The configuration that `to_yaml` wrote.
+
+    Raises:
+        BadInput: another version's, with fields that are not known here.
+    """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     read = OmegaConf.create(text)
-    schema = OmegaConf.structured(Config(method=all_methods()[read.method.name].Config()))
-    config = OmegaConf.to_object(OmegaConf.merge(schema, read))
+    try:
+        schema = OmegaConf.structured(Config(method=all_methods()[read.method.name].Config()))
+        config = OmegaConf.to_object(OmegaConf.merge(schema, read))
+    except (OmegaConfBaseException, KeyError) as error:
+        raise BadInput(f"a configuration of another version of SkelBench: {str(error).splitlines()[0]}") from error
     assert isinstance(config, Config)
     return config
 

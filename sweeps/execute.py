@@ -188,7 +188,9 @@ def judge(work: Work, records: Records, report: Report) -> None:
             store = same.store if same else ClipTensors(data, device)
             subjects[seen] = Subject(encoder, data, part, store, config.views, judgement.pooling, work.seed)
         protocol = make_protocol(judgement.protocol, config.protocol)
+        began = time.monotonic()
         result = protocol(subjects[seen])
+        result.details["seconds"] = time.monotonic() - began
         told = judgement if work.raw or protocol.pools else replace(judgement, pooling="its own")
         _write(work, records, told, result, data, part, encoder)
         report("judged", {"protocol": key, "top1": next(iter(result.metrics.values()))})

@@ -1,10 +1,14 @@
-"""What a sweep shows while it runs: a live table on a terminal, a plain log elsewhere."""
+"""What a sweep shows while it runs: a live table on a terminal, a plain log elsewhere; and when it will be over."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
+
+TRAINING = 0.95
+"""Share of a piece's time that is training, where nothing says better: what follows is short."""
 
 
 class Progress:
@@ -13,10 +17,12 @@ class Progress:
     Args:
         total: pieces of work to do.
         workers: processes that do them.
+        expected: key of a piece -> seconds it is expected to take, where that is known.
     """
 
-    def __init__(self, total: int, workers: int):
+    def __init__(self, total: int, workers: int, expected: Mapping[str, float | None] | None = None):
         self.total, self.workers, self.done = total, workers, 0
+        self.expected = expected or {}
         self.began = time.monotonic()
         self.rows: dict[str, dict[str, Any]] = {}
         self.live: Any = None
@@ -49,6 +55,34 @@ class Progress:
         elif kind != "training" or "knn" in details:
             self._log(kind, key, row)
 
+    def remaining(self) -> float | None:
+        """Seconds until all is done, None as long as there is nothing to tell it by.
+
+        A piece weighs what it is expected to take, or else what the average one does; what is done of a running one is
+        its share of steps. The rest goes on as fast as what is done went.
+        """
+        known = [seconds for seconds in self.expected.values() if seconds]
+        average = sum(known) / len(known) if known else 1.0
+        weights = {key: self.expected.get(key) or average for key in self.rows if key}
+        done = sum(weights[key] * self._share(self.rows[key]) for key in weights)
+        unseen = [s or average for key, s in self.expected.items() if key not in self.rows]
+        unseen += [average] * (self.total - len(weights) - len(unseen))
+        left = sum(weights.values()) + sum(unseen) - done
+        elapsed = time.monotonic() - self.began
+        return elapsed * left / done if done > 0 else None
+
+    @staticmethod
+    def _share(row: dict[str, Any]) -> float:
+        if row["state"] != "running":
+            return 1.0
+        return TRAINING * row["step"] / row["steps"] if "step" in row else 0.0
+
+    def _when(self) -> str:
+        from sweeps.forecast import in_words
+
+        left = self.remaining()
+        return f"about {in_words(left)} left" if left else "done" if self.done == self.total else ""
+
     def _log(self, kind: str, key: str, row: dict[str, Any]) -> None:
         what = " ".join(str(row.get(k, "")) for k in ("cell", "split")) + f" seed {row.get('seed', '')}"
         text = {
@@ -57,7 +91,7 @@ class Progress:
                 f"rank {row['feature_rank']:.1f}  {row['clips_per_second']:.0f} clips/s"
             ),
             "judged": lambda: f"{row['protocol']} {row['top1']:.1f} %",
-            "finished": lambda: f"finished in {row['seconds']:.0f} s ({self.done}/{self.total})",
+            "finished": lambda: f"finished in {row['seconds']:.0f} s ({self.done}/{self.total}; {self._when()})",
             "failed": lambda: f"FAILED: {row['reason']}",
             "died": lambda: f"FAILED: {row['reason']}",
         }.get(kind, lambda: kind)()
@@ -66,7 +100,8 @@ class Progress:
     def _table(self) -> Any:
         from rich.table import Table
 
-        table = Table(title=f"{self.done} of {self.total} done, {time.monotonic() - self.began:.0f} s")
+        past = time.monotonic() - self.began
+        table = Table(title=f"{self.done} of {self.total} done, {past:.0f} s; {self._when()}")
         for column in ("cell", "split", "seed", "step", "loss", "kNN", "clips/s", "linear (fast)", "1-NN", "state"):
             table.add_column(column, justify="left" if column in ("cell", "split", "state") else "right")
         for key, row in self.rows.items():

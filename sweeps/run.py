@@ -70,14 +70,36 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
     )
 
 
-def show_plan(works: Sequence[Work], missing: Sequence[Work], records: Records) -> None:
-    """Print cells, splits, seeds and what is there already (`dry=true`)."""
-    todo = {w.key for w in missing}
+def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records) -> None:
+    """Print cells, splits, seeds, what is there already, and what the rest will cost (`dry=true`)."""
+    from sweeps.forecast import Forecast, flops_in_words, in_words
+    from sweeps.workers import worker_count
+
+    expected = Forecast(records).of(missing)
+    wide = max(len(work.cell) for work in works)
     for work in works:
-        state = "to do" if work.key in todo else "there"
-        part = "encoder there, " if records.encoder(work.pretraining).is_file() and work.key in todo else ""
-        print(f"{work.cell:<20} {work.split:<12} seed {work.seed}  {work.pretraining:<12}  {part}{state}")
+        line = f"{work.cell:<{wide}}  {work.split:<8} seed {work.seed}  {work.pretraining:<12}  "
+        if work.key not in expected:
+            print(line + "there")
+            continue
+        cost = expected[work.key]
+        what = f"to train, {flops_in_words(cost.flops)}" if cost.flops else "to judge"
+        about = "" if cost.measured else " by its FLOPs"
+        print(line + what + (f", {in_words(cost.seconds)}{about}" if cost.seconds else ""))
     print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
+    if missing:
+        workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
+        times = [cost.seconds for cost in expected.values()]
+        known = [seconds for seconds in times if seconds is not None]
+        # No worker can share its longest piece with another.
+        whole = max(sum(known) / workers, max(known, default=0.0))
+        flops = flops_in_words(sum(cost.flops for cost in expected.values()))
+        if len(known) < len(times) or not whole:
+            print(f"training {flops}; time unknown: nothing like it was run on this machine")
+        else:
+            print(f"training {flops}; about {in_words(whole)} on {workers} worker(s)")
+    if config.ablation.note:
+        print(config.ablation.note)
     print("\nmasking strategies that each method can use:")
     for method, row in support_matrix().items():
         if usable := [name for name, reason in row.items() if reason is None]:
@@ -93,7 +115,7 @@ def main(command: Sequence[str]) -> int:
     records = Records(config.runs)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
     if config.dry:
-        show_plan(works, missing, records)
+        show_plan(config, works, missing, records)
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
@@ -110,12 +132,14 @@ def main(command: Sequence[str]) -> int:
 
 def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
+    from sweeps.forecast import Forecast
     from sweeps.workers import run_all, worker_count
 
     workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
     failed: dict[str, str] = {}
     journal = records.root / "studies" / f"{name}.log"
-    with Progress(len(missing), workers) as progress:
+    expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
+    with Progress(len(missing), workers, expected) as progress:
         for kind, key, details in run_all(journal, name, missing, records, workers):
             progress.event(kind, key, details)
             if kind in ("failed", "died"):

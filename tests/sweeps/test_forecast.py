@@ -1,0 +1,102 @@
+"""What missing work will cost, and when a sweep will be over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sweeps import progress
+from sweeps.forecast import Forecast, flops_in_words, in_words
+from sweeps.plan import make_plan
+from sweeps.progress import Progress
+from sweeps.records import Records, provenance, write_json
+
+
+def ran(records, work, clips_per_second, **changes):
+    """Leave the traces of a run, as `execute` does."""
+    from sweeps.config import to_yaml
+    from sweeps.identity import data_of, pretraining_identity
+    from sweeps.records import write_text
+
+    config = replace(work.config, **changes)
+    identity, content = pretraining_identity(config, *data_of(config))
+    folder = records.run(identity)
+    about = {"identity": identity, "hashed": content, "method": config.method.name, "finished": "2026-01-01 00:00:00"}
+    write_json(folder / "run.json", {**about, "clips_per_second": clips_per_second, **provenance()})
+    write_text(folder / "config.yaml", to_yaml(config))
+
+
+@pytest.fixture
+def planned(tiny, tmp_path):
+    def plan(*line):
+        works = make_plan([*tiny, "ablation.floors=false", *line])[1]
+        return Records(tmp_path / "runs"), works
+
+    return plan
+
+
+def test_a_run_of_another_length_and_seed_says_how_long_it_takes(planned):
+    records, (work,) = planned("method=mamp", "train.length=50 steps")
+    assert Forecast(records).of([work])[work.key].seconds is None
+    ran(records, work, 16.0, seeds=[5], train=replace(work.config.train, length="6 steps"))
+    cost = Forecast(records).of([work])[work.key]
+    assert cost.measured and cost.seconds == pytest.approx(50 * 8 / 16.0)  # steps x batch / clips a second
+    assert cost.flops == pytest.approx(
+        50 * 1 / 6 * Forecast(records).of(planned("method=mamp")[1])[_key(planned)].flops
+    )
+
+
+def test_what_was_never_run_is_told_by_its_flops(planned):
+    records, (short, long) = planned("method=mamp", "grid.views.frames=32,64")
+    ran(records, short, 16.0)
+    found = Forecast(records).of([short, long])
+    known, guessed = found[short.key], found[long.key]
+    assert known.measured and not guessed.measured
+    assert guessed.flops > 1.5 * known.flops
+    assert guessed.seconds == pytest.approx(known.seconds * guessed.flops / known.flops)
+    uncounted = Forecast(records, count=False).of([short, long])
+    assert uncounted[short.key].seconds == known.seconds and uncounted[long.key].seconds is None
+
+
+def test_another_machines_speed_says_nothing(planned):
+    records, (work,) = planned("method=mamp")
+    ran(records, work, 16.0)
+    path = next(records.root.glob("*/run.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": "a large one"}))
+    assert Forecast(records).of([work])[work.key].seconds is None
+
+
+def test_an_encoder_that_several_pieces_need_is_trained_once(planned):
+    records, works = planned("method=mamp", "grid.protocol.probe.length=5 steps,6 steps")
+    first, second = (Forecast(records).of(works)[w.key].flops for w in works)
+    assert first > 0 and second == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0.4 s"), (45, "45 s"), (600, "10 min"), (7200, "2.0 h"), (200_000, "2.3 days")]
+)
+def test_times_read_as_a_person_says_them(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_flops_read_with_their_prefix():
+    assert flops_in_words(3.2e12) == "3.2 TFLOPs" and flops_in_words(1.5e18) == "1.5 EFLOPs"
+
+
+def test_the_rest_goes_on_as_fast_as_what_is_done(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    shown = Progress(3, 1, {"a": 10.0, "b": 30.0, "c": None})  # c: as the average, 20
+    assert shown.remaining() is None
+    shown.event("started", "a", {"cell": "a"})
+    now[0] = 20.0  # twice as long as expected
+    shown.event("finished", "a", {})
+    assert shown.remaining() == pytest.approx(2 * (30 + 20))
+    shown.event("started", "b", {"cell": "b"})
+    now[0] = 50.0
+    shown.event("training", "b", {"step": 1, "steps": 2, "loss": 1.0})
+    done = 10 + 30 * 0.95 / 2
+    assert shown.remaining() == pytest.approx(50 * (60 - done) / done)
+    assert "(1/3; about" in capsys.readouterr().out
