@@ -101,8 +101,6 @@ def apart(cases: Mapping[str, Case], join: Callable[[], None]) -> dict[str, tupl
     for name, case in cases.items():
         (one, one_lines), (both, both_lines) = alone[name], trained(case)
         weights = {key: float((one[key].double() - both[key].double()).abs().max()) for key in one}
-        metrics = [
-            abs(a["loss"] - b["loss"]) for a, b in zip(one_lines, both_lines, strict=True)
-        ]
+        metrics = [abs(a["loss"] - b["loss"]) for a, b in zip(one_lines, both_lines, strict=True)]
         found[name] = max(weights.values()), max(metrics), sorted(weights.items(), key=lambda kv: -kv[1])[:3]
     return found
