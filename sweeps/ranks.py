@@ -23,10 +23,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -83,61 +84,75 @@ def together(config: Config, folder: Path, identity: str) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        followers: list[subprocess.Popen] = []
-        said = Path(os.devnull)
+        followers: list[Follower] = []
         if dist.is_torchelastic_launched():
             store = _rendezvous()[0]
         else:
             apart = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="skelbench-ranks-")))
-            store, said = dist.FileStore(str(apart / "store"), config.ranks), apart / "said"
+            store = dist.FileStore(str(apart / "store"), config.ranks)
             followers = [stack.enter_context(_follower(r, config.ranks, apart)) for r in range(1, config.ranks)]
         number = store.add("trainings", 1) - 1
         work = {"config": to_yaml(config), "folder": str(folder), "identity": identity}
         store.set(f"training {number}", json.dumps(work))
-        try:
-            _meet(store, number, config.ranks, followers)
-            with _group(store, number, 0, config):
+        _meet(store, number, config.ranks, followers)
+        with _group(store, number, 0, config):
+            try:
                 yield
-                for follower in followers:  # before the group goes, or the last message may not arrive
-                    follower.wait()
-        except RuntimeError as error:
-            lost = [r for r, follower in enumerate(followers, 1) if _ended(follower)]
-            if isinstance(error, TrainingFailed) or not lost:
+            except TrainingFailed:  # all of them say the same
                 raise
-            words = said.read_text().strip().splitlines() if said.is_file() else []
-            last = f": {words[-1]}" if words else ""
-            raise TrainingFailed(f"rank {lost[0]} of {config.ranks} ended before the training did{last}") from error
+            except RuntimeError:
+                _name_lost(followers, 10.0)
+                raise
+            for follower in followers:  # before the group goes, or the last message may not arrive
+                follower.process.wait()
 
 
-def _ended(process: subprocess.Popen) -> bool:
-    """Whether it failed, waiting a moment for one that is about to."""
-    try:
-        return process.wait(1) != 0
-    except subprocess.TimeoutExpired:
-        return False
+class Follower(NamedTuple):
+    """A process that `together` started, and the file of what it says."""
+
+    rank: int
+    process: subprocess.Popen
+    said: Path
+
+
+def _name_lost(followers: Sequence[Follower], wait: float) -> None:
+    """Raises TrainingFailed with the last words of the follower that failed first, if one has.
+
+    Args:
+        wait: seconds for one that is about to end.
+    """
+    lost = []
+    for follower in followers:
+        with suppress(subprocess.TimeoutExpired):
+            if follower.process.wait(wait):
+                lost.append(follower)
+    if lost:
+        first = min(lost, key=lambda follower: follower.said.stat().st_mtime)
+        words = first.said.read_text().strip().splitlines() or ["it said nothing"]
+        raise TrainingFailed(f"rank {first.rank} of {len(followers) + 1} ended before the training did: {words[-1]}")
 
 
 @contextmanager
-def _follower(number: int, ranks: int, folder: Path) -> Iterator[subprocess.Popen]:
+def _follower(number: int, ranks: int, folder: Path) -> Iterator[Follower]:
     """A process on this machine that follows through one training. It reads a pipe that ends with this process."""
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     line = [sys.executable, "-P", "-m", "sweeps.ranks", str(number), str(ranks), str(folder / "store")]
-    with open(folder / "said", "a") as said:
-        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment)
+    said = folder / f"said {number}"
+    with open(said, "w") as words:
+        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=words, stderr=words, env=environment)
     try:
-        yield process
+        yield Follower(number, process, said)
     finally:
         process.kill()
         process.communicate()
 
 
-def _meet(store: dist.Store, number: int, ranks: int, followers: Sequence[subprocess.Popen]) -> None:
+def _meet(store: dist.Store, number: int, ranks: int, followers: Sequence[Follower]) -> None:
     """Wait until all ranks are there: in the group itself nobody would notice one that does not come."""
     awaited = [f"here {number} {r}" for r in range(1, ranks)]
     while not store.check(awaited):
-        if any(follower.poll() is not None for follower in followers):
-            raise RuntimeError("a rank did not come")
+        _name_lost(followers, 0.0)
         time.sleep(0.02)
 
 
