@@ -12,8 +12,10 @@ from methods.base import all_methods
 from tests.methods.conftest import bodies, parts, views  # noqa: F401  (fixtures)
 from tests.methods.two_ranks import Case, compared, in_two_ranks
 
-# Behind batch norms with means near 0 rounding errors grow: up to 5e-13 were seen, 1e-6 in float32.
-LIMITS = {"float32": 1e-5, "float64": 1e-11}
+LIMITS = {"float32": 1e-5, "float64": 1e-12}
+# Twenty batch norms over few rows make more of rounding errors (asma: 6e-6), and AimCLR drops what is above a threshold
+# that they cross (8e-5). float64 shows that there is nothing else.
+CONVOLUTIONS_LIMIT = 1e-3
 CONVOLUTIONS = {"kind": "stgcn", "dropout": 0.0}  # each rank draws its own dropout
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name, cls in all_methods().items() if cls.trains}
 CASES |= {
@@ -49,5 +51,6 @@ def ranks(parts, bodies, tmp_path_factory) -> list[dict[str, Any]]:  # noqa: F81
 def test_two_ranks_train_as_one_with_the_same_batch(name, bits, ranks):
     first, second = (found[f"{name} {bits}"] for found in ranks)
     print(f"{name} {bits}: weights {first.weight:.1e}, loss {first.metric:.1e}")
-    assert first.weight < LIMITS[bits] and first.metric < LIMITS[bits]
+    limit = CONVOLUTIONS_LIMIT if (name[-5:], bits) == ("stgcn", "float32") else LIMITS[bits]
+    assert first.weight < limit and first.metric < limit
     assert first.digest == second.digest, "ranks must not drift apart"
