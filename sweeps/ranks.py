@@ -61,7 +61,8 @@ def device_here(config: Config) -> str:
     device = device_of(config)
     if distributed.world() == 1 or not device.startswith("cuda"):
         return device
-    own = int(device.partition(":")[2] or 0) + int(os.environ.get("LOCAL_RANK", distributed.rank()))
+    here = int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else distributed.rank()
+    own = int(device.partition(":")[2] or 0) + here
     if own >= torch.cuda.device_count():
         raise BadInput(f"ranks={config.ranks} from device={config.device} on: there is no cuda:{own}")
     torch.cuda.set_device(own)
