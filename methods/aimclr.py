@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from methods.base import Parts
+from methods.distributed import everywhere, total
 from methods.losses import contrasts, info_nce, soft_cross_entropy
 from methods.moco import Moco, MocoConfig
 from methods.precision import full
@@ -123,5 +124,7 @@ def attention_drop(
         attention = (square / (4 * (variance + 1e-4)) + 0.5).sigmoid()
         joint = (attention.mean((1, 3), keepdim=True) < threshold).to(tokens.dtype)
         value = (attention < threshold).to(tokens.dtype)
-        kept = joint * (joint.numel() / joint.sum().clamp(min=1)) * value * (value.numel() / value.sum().clamp(min=1))
+        kept = torch.ones_like(value)
+        for stays in (joint, value):
+            kept = kept * stays * (everywhere(stays.numel(), stays) / total(stays.sum()).clamp(min=1))
     return tokens * kept

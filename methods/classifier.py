@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods.base import Method
+from methods.distributed import BatchNorm
 from methods.encoder import Encoder
 from methods.persons import pooled
 from skeletons.errors import unknown
@@ -64,9 +65,7 @@ class MampHead(Head):
         super().__init__()
         width = encoder.grid(encoder.frames)[1] * encoder.width
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
-        )
+        self.layers = nn.Sequential(nn.Linear(width, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
     def forward(self, encoder: Encoder, batch: Batch) -> Float[Tensor, "row class"]:
         tokens = self.dropout(encoder(batch.joints.flatten(0, 1)).patches)

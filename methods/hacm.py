@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from methods.base import Parts
+from methods.distributed import gather
 from methods.hyperbolic import exp0
 from methods.losses import masked_mean
 from methods.mamp import Mamp, MampConfig
@@ -123,7 +124,7 @@ def cross_contrast(
         return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
 
     with without_autocast(tokens):
-        temporal, spatial, whole = mean(even), mean(~even), tokens.mean(1)
-        identity = torch.eye(len(tokens), device=tokens.device, dtype=tokens.dtype)
+        temporal, spatial, whole = (gather(x) for x in (mean(even), mean(~even), tokens.mean(1)))
+        identity = torch.eye(len(whole), device=tokens.device, dtype=tokens.dtype)
         pairs = ((temporal, whole), (spatial, whole), (temporal, spatial))
         return torch.stack([((a @ b.T).softmax(1) - identity).square().mean() for a, b in pairs]).sum()

@@ -1,4 +1,5 @@
-"""Losses and statistics that several methods share."""
+"""Losses and statistics that several methods share. What a loss is of the whole batch, it is over all ranks (see
+methods/distributed.py)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from methods.distributed import denominator, gather, rank, total
 from methods.precision import full, without_autocast
 
 
@@ -17,16 +19,19 @@ def patch_normalised(x: Float[Tensor, "*token value"]) -> Float[Tensor, "*token 
 
 def masked_mean(x: Float[Tensor, "*token"], where: Bool[Tensor, "*token"]) -> Float[Tensor, ""]:
     """Mean of x where `where` is True; 0, with zero gradient, where it is nowhere True."""
-    return (x * where).sum() / where.sum().clamp(min=1)
+    return (x * where).sum() / denominator(where.sum())
 
 
 def koleo(x: Float[Tensor, "row width"]) -> Float[Tensor, ""]:
     """Kozachenko-Leonenko regulariser (Sablayrolles et al., 2019; DINOv2): -mean log distance to the nearest other row,
     rows L2-normalised, distance + 1e-6."""
     x = F.normalize(full(x), dim=-1, eps=1e-8)
+    every = gather(x)
     with torch.no_grad(), without_autocast(x):  # in bfloat16 the nearest of near rows would be any of them
-        near = (x @ x.T).fill_diagonal_(-2).argmax(1)
-    distance = (x - x.index_select(0, near)).square().sum(-1).clamp(min=1e-16).sqrt()
+        cosines = x @ every.T
+        cosines.diagonal(rank() * len(x)).fill_(-2)  # itself; ranks have equally many rows
+        near = cosines.argmax(1)
+    distance = (x - every.index_select(0, near)).square().sum(-1).clamp(min=1e-16).sqrt()
     return -(distance + 1e-6).log().mean()
 
 
@@ -38,7 +43,7 @@ def barlow_twins(a: Float[Tensor, "row output"], b: Float[Tensor, "row output"],
     matrices, tr(a a^T b b^T) / rows^2: the same number, without the outputs x outputs matrix (6,144^2 in PSTL). Nothing
     cancels there, for the sum over all is at least outputs / rows times the diagonal's.
     """
-    a, b = (F.batch_norm(full(x), None, None, training=True) for x in (a, b))
+    a, b = (F.batch_norm(gather(full(x)), None, None, training=True) for x in (a, b))
     rows, outputs = a.shape
     with without_autocast(a):  # bfloat16 products would lose the small entries
         diagonal = (a * b).sum(0) / rows
@@ -75,12 +80,12 @@ def variance_covariance(
     """
     x = full(x)
     weight = where.to(x.dtype)[:, None]
-    count = weight.sum()
-    x = (x - (x * weight).sum(0) / count.clamp(min=1)) * weight
+    count = total(weight.sum())
+    x = (x - total((x * weight).sum(0)) / count.clamp(min=1)) * weight
     rows = (count - 1).clamp(min=1)
-    std = (x.square().sum(0) / rows + 1e-4).sqrt()
+    std = (total(x.square().sum(0)) / rows + 1e-4).sqrt()
     with without_autocast(x):
-        matrix = x.T @ x / rows
+        matrix = total(x.T @ x) / rows
     apart = matrix - torch.diag(matrix.diagonal())
     return F.relu(gamma - std).mean(), apart.square().sum() / x.shape[1]
 

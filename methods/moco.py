@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
+from methods.distributed import gather
 from methods.encoder import make_encoder
 from methods.masking import observed_patches
 from methods.persons import mean_over_persons, pool, present_ones
@@ -146,7 +147,7 @@ class Moco(Method):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         if self.fresh is not None:
-            self.queue.push(self.fresh)
+            self.queue.push(gather(self.fresh))
             self.fresh = None
         weight = 1 - self.momentum.at(progress, self.steps)
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), weight)

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from methods.distributed import total
 from methods.precision import autocast_device, full, without_autocast
 
 CHUNK = 2**24
@@ -142,7 +143,7 @@ def prototype_cross_entropy(
     teacher_weights: Float[Tensor, " row"] | None = None,
     iterations: int = 3,
     chunk: int | None = None,
-    reduce: Callable[[Tensor], Tensor] = lambda column_sums: column_sums,
+    reduce: Callable[[Tensor], Tensor] = total,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the student's softmax against the teacher's Sinkhorn assignment, in chunks of rows.
 

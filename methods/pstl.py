@@ -40,6 +40,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
+from methods.distributed import BatchNorm, world
 from methods.encoder import Encoder, Tokens, make_encoder
 from methods.losses import barlow_twins
 from methods.masking import observed_patches
@@ -91,7 +92,7 @@ class Projector(nn.Module):
         widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
         for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
             if i:
-                self.layers.append(nn.BatchNorm1d(fan_in, track_running_stats=False))
+                self.layers.append(BatchNorm(fan_in, track_running_stats=False))
                 self.layers.append(nn.ReLU())
             self.layers.append(nn.Linear(fan_in, fan_out, bias=False))
 
@@ -171,7 +172,7 @@ def three_views(views: dict[str, Batch], patch: int) -> list[Batch]:
     """
     batch = views["clip"]
     found = batch.each_view()
-    if len(found[0]) < 2:
+    if len(found[0]) * world() < 2:
         raise BadInput(f"train.batch={len(found[0])}: correlations over the clips of a batch need at least 2")
     frames = batch.joints.shape[2]
     if frame_counts(frames, patch)[1] >= frames:

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.decoder import Decoder
+from methods.distributed import total
 from methods.encoder import Encoder, make_encoder
 from methods.losses import masked_mean
 from methods.masking import observed_patches, strategy, visible_count
@@ -161,9 +162,9 @@ class SJepa(Method):
         with torch.no_grad():
             target = full(self.target_encoder(joints).patches).flatten(1, 2)
             share = ((target - self.centre) / c.target_temperature).softmax(-1)
-            there = hidden[..., None]
-            mean = (target * there).sum((0, 1)) / there.sum().clamp(min=1)
-            self.batch_centre.copy_(torch.where(hidden.any(), mean, self.centre))
+            count = total(hidden.sum())
+            mean = total((target * hidden[..., None]).sum((0, 1))) / count.clamp(min=1)
+            self.batch_centre.copy_(torch.where(count > 0, mean, self.centre))
         error = -(share * (prediction / c.prediction_temperature).log_softmax(-1)).sum(-1)
         with torch.no_grad():  # what is left when every target is predicted exactly
             entropy = masked_mean(torch.special.entr(share).sum(-1), hidden)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Method, MethodConfig, Parts
+from methods.distributed import denominator
 from methods.encoder import Encoder, make_encoder
 from methods.losses import koleo
 from methods.masking import MaskingConfig, strategy
@@ -188,7 +189,7 @@ class Slim(Method):
         assert self.student.patch_head is not None and self.teacher.patch_head is not None
         at, real = hidden_index(hidden, self.ratio)
         count = hidden.flatten(1).sum(1)
-        views = (count > 0).sum().clamp(min=1) if self.config.mfm_views == "masked" else len(count)
+        views = denominator((count > 0).sum()) if self.config.mfm_views == "masked" else len(count)
         weight = 1 / (count.clamp(min=1) * views)
         rows = self.student.patch_head(student.flatten(0, 2).index_select(0, at))
         with torch.no_grad():

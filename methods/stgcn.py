@@ -32,6 +32,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from methods.distributed import BatchNorm
 from methods.encoder import Encoder, EncoderConfig, Tokens
 from skeletons.errors import BadInput
 from skeletons.topology import Topology
@@ -60,14 +61,14 @@ class Layer(nn.Module):
         super().__init__()
         self.out = out
         self.space = nn.Conv2d(channels, 3 * out, 1)
-        self.norm1 = nn.BatchNorm2d(out)
+        self.norm1 = BatchNorm(out)
         self.time = nn.Conv2d(out, out, (KERNEL, 1), (stride, 1), (KERNEL // 2, 0))
-        self.norm2 = nn.BatchNorm2d(out)
+        self.norm2 = BatchNorm(out)
         self.dropout = nn.Dropout(dropout)
         self.residual = residual
         self.shortcut = None
         if residual and (channels != out or stride != 1):
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, (stride, 1)), nn.BatchNorm2d(out))
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, (stride, 1)), BatchNorm(out))
 
     def forward(
         self, x: Float[Tensor, "sequence channel time joint"], adjacency: Float[Tensor, "3 joint joint"]
@@ -101,7 +102,7 @@ class STGCN(Encoder):
             raise BadInput(f"backbone.dropout={config.dropout} must be in [0, 1)")
         halved = GROWTH[: PATCHES.index(config.patch)]
         sizes = [3, *(c * config.width // CHANNELS[-1] for c in CHANNELS)]
-        self.norm = nn.BatchNorm1d(3 * len(topology))
+        self.norm = BatchNorm(3 * len(topology))
         self.layers = nn.ModuleList(
             Layer(sizes[i], sizes[i + 1], 2 if i in halved else 1, config.dropout if i else 0.0, residual=i > 0)
             for i in range(len(CHANNELS))

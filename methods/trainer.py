@@ -3,6 +3,10 @@
 Everything random is keyed by (seed, step), so a run that is killed and started again gives bit-identical weights (same
 kind of device, same number of threads). Lengths are said in steps, epochs, clips seen, or shares of the run, because
 papers' "epochs" are not comparable: SLiM's is 1,250 steps, about 24 passes over NTU-60.
+
+Several processes can train together (methods/distributed.py): each takes its block of the global batch and of its
+draws, so that they train as one process would with the same `train.batch`, up to the order of sums. Dropout and
+stochastic depth alone are drawn by each rank for itself. Rank 0 evaluates and writes.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 
 from methods.base import Method
 from methods.checkpoint import load_checkpoint, save_checkpoint
+from methods.distributed import average, copy_first, everywhere, rank, world
 from methods.losses import effective_rank, spread
 from methods.optimisation import TrainConfig, clip_gradients, optimizer_for, rate, steps_in, update_groups
 from skeletons.clips import written_whole
@@ -88,7 +93,7 @@ def train(
     Args:
         method: on the device of the sampler's store.
         seed: of the order of clips and of every draw.
-        folder: where `checkpoint.pt` and `metrics.jsonl` go; an unfinished run there is continued.
+        folder: where `checkpoint.pt` and `metrics.jsonl` go; an unfinished run there is continued, by all ranks.
         evaluators: given (encoder, step) now and then, each yields (name, value).
         progress: told of every logged step.
         identity: of the run; a checkpoint of another one is refused.
@@ -98,11 +103,18 @@ def train(
         BadInput: settings or a checkpoint that cannot be used.
     """
     config.check()
+    if config.batch % world():
+        raise BadInput(f"train.batch={config.batch} must be a multiple of ranks={world()}, which share it equally")
+    share = config.batch // world()
+    own = slice(rank() * share, (rank() + 1) * share)
     device, clips = sampler.store.device, len(sampler.store)
     steps = max(1, steps_in(config.length, config.batch, clips))
     warmup, frozen = (steps_in(length, config.batch, clips, steps) for length in (config.warmup, config.freeze_last))
     optimizer = optimizer_for(method, config)
     first, lines = _resume(method, optimizer, folder, device, identity)
+    if everywhere(first, torch.empty(0, device=device)) != first * world():
+        raise BadInput(f"{folder}: ranks see different checkpoints; it must lie where all of them can read it")
+    copy_first(method)
     loss_of = torch.compile(method.loss) if config.compile else method.loss
     amp = torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else contextlib.nullcontext()
     evaluate_at = {round(steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
@@ -110,17 +122,19 @@ def train(
     began = saved = time.monotonic()
     method.train()
     for step in range(first, steps):
-        torch.manual_seed(Draws(seed, step, "torch").torch_seed())
+        torch.manual_seed(Draws(seed, step, "torch", *([rank()] if rank() else [])).torch_seed())
         lr = update_groups(optimizer, config, step, steps, warmup, frozen)
         method.before_step(step / steps)
-        draws = Draws(seed, step, device=device)
-        views = sampler(batch_clips(step, config.batch, clips, seed, orders).to(device), draws)
+        draws = Draws(seed, step, device=device, rank=rank(), world=world())
+        views = sampler(batch_clips(step, config.batch, clips, seed, orders)[own].to(device), draws)
         with amp:
             parts = loss_of(views, draws)
         parts["loss"].backward()
+        parts = average(method.parameters(), parts)
         norm = clip_gradients(method, optimizer, config)
         logging = (step + 1) % config.log_every == 0 or step + 1 == steps
-        saving = folder is not None and (time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps)
+        due = time.monotonic() - saved >= config.checkpoint_seconds or step + 1 == steps
+        saving = folder is not None and rank() == 0 and due
         if (device.type == "cpu" or logging or saving) and not torch.isfinite(parts["loss"] + norm):
             raise TrainingFailed(_not_finite(step, parts, folder))
         optimizer.step()
@@ -134,7 +148,7 @@ def train(
                 "grad_norm": float(norm),
             }
             line["clips_per_second"] = (step + 1 - first) * config.batch / (time.monotonic() - began)
-            if step + 1 in evaluate_at:
+            if step + 1 in evaluate_at and rank() == 0:
                 line.update(_evaluations(method, sampler, evaluators, step + 1))
             lines.append(line)
             progress(step + 1, steps, line)

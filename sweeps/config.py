@@ -111,7 +111,8 @@ class Config:
         splits: splits to run; empty means `data.split` alone, `[folds]` every fold of the data.
         device: auto, cpu, cuda or cuda:N.
         threads: of each run; 1 and 2 threads differ in the last bits, so this is part of a run's identity.
-        workers: processes; 0 means as many as the machine's cores allow with so many threads each.
+        ranks: processes that share each training's batches (see sweeps/ranks.py); `train.batch` is that of all of them.
+        workers: processes; 0 means as many as the machine's cores allow with so many threads (and ranks) each.
         runs: folder of all results.
         dry: print the plan and stop.
     """
@@ -137,6 +138,7 @@ class Config:
     splits: list[str] = field(default_factory=list)
     device: str = "auto"
     threads: int = 1
+    ranks: int = 1
     workers: int = 0
     runs: str = "runs"
     dry: bool = False

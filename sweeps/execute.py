@@ -15,6 +15,7 @@ import torch
 
 from methods.base import Method, build, method_class
 from methods.checkpoint import load_encoder, save_encoder
+from methods.distributed import rank
 from methods.encoder import Encoder
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
@@ -24,6 +25,7 @@ from protocols.retrieval import retrieve
 from skeletons.audit import verdict_on
 from skeletons.augment import Augmentation
 from skeletons.clips import Clips, written_whole
+from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
@@ -32,6 +34,7 @@ from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
 from sweeps.identity import Judgement, data_of, device_of, pretraining_identity, stream_of
 from sweeps.plan import Work, poolings_of
+from sweeps.ranks import device_here, together
 from sweeps.records import Records, provenance, write_json, write_text
 
 PEEKED = "best_test was looked at on the way and used for nothing"
@@ -111,20 +114,13 @@ def _nothing_trained(work: Work, folder: Path, own: dict[str, Any]) -> None:
 
 def pretrain(work: Work, folder: Path, report: Report) -> None:
     """Train the encoder into `folder`, going on from a checkpoint where there is one."""
-    config, device = work.config, device_of(work.config)
+    config = work.config
     data, part = data_of(config)
     identity, content = pretraining_identity(config, data, part)
     write_text(folder / "config.yaml", to_yaml(config))
-    method = make_method(config, data, len(part.train), device)
-    began, lines = time.monotonic(), []
-    if method.trains:
-        sampler = make_sampler(config, data, part.train, device)
-
-        def told(step: int, steps: int, metrics: dict[str, float]) -> None:
-            report("training", {"step": step, "steps": steps, **metrics})
-
-        watch = online_retrieval(config, data, part, sampler.store)
-        lines = train(method, sampler, config.train, config.seeds[0], folder, [watch], told, identity)
+    began = time.monotonic()
+    with together(config, folder, identity):
+        method, lines = trained(config, folder, identity, report)
     about = {
         "identity": identity,
         "hashed": content,
@@ -144,6 +140,30 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
     kept |= stream_of(data) if method.trains else {}  # untrained encoders are the same in every stream
     save_encoder(folder / "encoder.safetensors", method.kept, kept)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def trained(
+    config: Config, folder: Path, identity: str, report: Report = lambda event, details: None
+) -> tuple[Method, list[dict[str, float]]]:
+    """The method of a configuration, trained, and its metrics; what every rank of a training does.
+
+    Raises:
+        BadInput: on this machine the configuration means another training than the one called `identity`.
+    """
+    data, part = data_of(config)
+    if (here := pretraining_identity(config, data, part)[0]) != identity:
+        raise BadInput(f"rank {rank()} would train {here}, not {identity}: its data, torch or SkelBench differ")
+    device = device_here(config)
+    method = make_method(config, data, len(part.train), device)
+    if not method.trains:
+        return method, []
+    sampler = make_sampler(config, data, part.train, device)
+
+    def told(step: int, steps: int, metrics: dict[str, float]) -> None:
+        report("training", {"step": step, "steps": steps, **metrics})
+
+    watch = online_retrieval(config, data, part, sampler.store)
+    return method, train(method, sampler, config.train, config.seeds[0], folder, [watch], told, identity)
 
 
 def online_retrieval(config: Config, data: Clips, part: Split, store: ClipTensors) -> Callable:

@@ -156,6 +156,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
             "device": device_of(config).partition(":")[0],
             "torch": torch.__version__.partition("+")[0],
         }
+        # Like threads, ranks add up in another order: the same training, but for its last bits.
+        content |= {"ranks": config.ranks} if config.ranks != 1 else {}
         frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
         content |= ({"frozen": frozen} if frozen else {}) | stream_of(data)
         content["versions"] |= {

@@ -17,6 +17,7 @@ from protocols.fusion import fused_protocol
 from skeletons.errors import BadInput, unknown
 from skeletons.splits import folds
 from skeletons.streams import JOINT
+from sweeps import ranks
 from sweeps.config import Config, compose, options
 from sweeps.identity import RAW, Judgement, data_of, digest, given_identity, judgement, pretraining_identity
 
@@ -130,6 +131,7 @@ def _check(config: Config) -> None:
         raise unknown("backbone.kind", config.backbone.kind, encoder_kinds())
     config.augment.check()
     config.train.check()
+    ranks.check(config)
     method = method_class(config.method.name)
     for view, name in method.strategies(config.masking).items():
         reason = refuses(method, name)

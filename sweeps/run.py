@@ -6,7 +6,7 @@ encoder=PATH         judge an encoder from a file     (one of ours, or SLiM's re
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   (data.stream=joint|bone|motion)
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
-seeds=[0,1,2]        splits=[xsub,xview]    workers=N    dry=true
+seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true
 SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 """
 
@@ -28,6 +28,7 @@ from sweeps.config import Config
 from sweeps.identity import device_of, digest
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
+from sweeps.ranks import under_torchrun
 from sweeps.records import Records, write_json
 
 
@@ -135,7 +136,7 @@ def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records
     from sweeps.forecast import Forecast
     from sweeps.workers import run_all, worker_count
 
-    workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
+    workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
     failed: dict[str, str] = {}
     journal = records.root / "studies" / f"{name}.log"
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
@@ -157,4 +158,4 @@ def _mirror(config: Config, works: Sequence[Work], records: Records, name: str) 
 
 
 if __name__ == "__main__":
-    command(main)
+    command(under_torchrun(main))
