@@ -101,6 +101,7 @@ def main(command: Sequence[str]) -> int:
     _mirror(config, works, records, name)
     print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
     sys.stdout.flush()
+    records.tidy(w.pretraining for w in works)
     report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
     shown = subprocess.run(report).returncode
     for key, reason in failed.items():
