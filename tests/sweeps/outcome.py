@@ -17,7 +17,7 @@ NAMED = (  # every file that a finished sweep may have, besides MLflow's own art
     r"[0-9a-f]{12}/eval/[0-9a-f]{12}/(arrays\.npz|result\.json)",
     r"plans/[^./][^/]*\.json",
     r"studies/[^./][^/]*\.log(\.lock)?",
-    r"mlflow/(mlflow\.db|\.lock|mirrored-[^/]*\.json)",
+    r"mlflow/(mlflow\.db|[^/]*\.lock|mirrored-[^/]*\.json)",
     r"mlflow/artifacts/[0-9a-f]{32}/artifacts/.*",
 )
 
