@@ -18,6 +18,15 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as `tempfile.mkdtemp` makes names
 
 
+def is_full(error: BaseException | None) -> bool:
+    """What was raised means that the disk is full, or comes from such an error."""
+    if error is None:
+        return False
+    words = ("requested and", "inline_container", *(f"(os error {code})" for code in FULL))  # NumPy, torch, safetensors
+    full = isinstance(error, OSError) and error.errno in FULL
+    return full or any(word in str(error) for word in words) or is_full(error.__cause__)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary neighbour of `path` that takes its place when the block ends well, and is removed otherwise.
@@ -35,10 +44,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         if (temporary / path.name).is_file():
             (temporary / path.name).chmod(0o644)  # safetensors writes files that only their owner can read
         os.replace(temporary / path.name, path)
-    except OSError as error:
-        if error.errno in FULL or "requested and" in str(error):  # NumPy's words for a write cut short, no errno
+    except Exception as error:
+        if is_full(error):
             raise BadInput(f"{path}: the disk is full; free some space or choose another folder") from error
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return  # another process was faster: the same content is there
         raise
     finally:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -116,22 +117,25 @@ def _sweep(runs: Path, number: int) -> Counter[str]:
 
         return mock.patch.object(owner, name, clocked)
 
+    started = subprocess.run
+
+    def quiet(line: list[str], **named: Any) -> Any:
+        """The report says what it has to say elsewhere."""
+        return started(line, **{"stdout": subprocess.DEVNULL, **named})
+
     line = ["method=mamp", f"seeds={list(range(number))}", *SHORT, "ablation.floors=false", "workers=1", f"runs={runs}"]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, {"SKELBENCH_OUT": str(runs / "out")}))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(mock.patch.object(command, "subprocess", SimpleNamespace(run=quiet)))
         for owner, name, part in (
             (execute, "pretrain", "work"),
             (execute, "judge", "work"),
             (command, "make_plan", "plan"),
             (command, "write_plan", "plan"),
-            (subprocess, "run", "report"),
+            (command.subprocess, "run", "report"),
         ):
             stack.enter_context(timed(owner, name, part))
-        quiet = subprocess.run
-        stack.enter_context(
-            mock.patch.object(subprocess, "run", lambda *a, **k: quiet(*a, **{"stdout": subprocess.DEVNULL, **k}))
-        )
         began = time.perf_counter()
         status = command.main(line)
         whole = time.perf_counter() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,15 @@ def _timeless(tree: Any) -> Any:
 
 def queue(runs: Path) -> Counter[tuple[str, str]]:
     """(key of a piece, state of its trial) -> trials."""
-    from sweeps.workers import open_study
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
     found: Counter[tuple[str, str]] = Counter()
     for log in sorted((runs / "studies").glob("*.log")):
-        for trial in open_study(log, log.stem).get_trials(deepcopy=False):
+        with warnings.catch_warnings(action="ignore"):  # experimental-feature notices
+            storage = JournalStorage(JournalFileBackend(str(log)))
+        for trial in optuna.load_study(study_name=log.stem, storage=storage).get_trials(deepcopy=False):
             found[trial.user_attrs.get("key", ""), trial.state.name] += 1
     return found
 
