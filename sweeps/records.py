@@ -75,6 +75,7 @@ class Records:
                     break
                 except BlockingIOError:
                     time.sleep(wait)
+            remove_unfinished(folder)
             yield folder
 
     def is_owned(self, identity: str) -> bool:
