@@ -6,10 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
+from sweeps import run
+from tests.sweeps import outcome
 from tests.sweeps.kills import emptied, group
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +28,23 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_nobody_disturbe
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills" in done.stdout
+
+
+def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
+    line = [*tiny, "method=untrained", "protocol=retrieval", "ablation.floors=false"]
+    assert run.main(line) == 0
+    (log,) = (tmp_path / "runs" / "studies").glob("*.log")
+    with warnings.catch_warnings(action="ignore"):
+        storage = JournalStorage(JournalFileBackend(str(log)))
+    study = optuna.load_study(study_name=log.stem, storage=storage)
+    (done,) = study.get_trials()
+    study.enqueue_trial(done.params, user_attrs=done.user_attrs)
+    study.ask()
+    assert "RUNNING" in {state for _, state in outcome.queue(tmp_path / "runs")}
+    assert run.main(line) == 0
+    assert not {"RUNNING", "WAITING"} & {state for _, state in outcome.queue(tmp_path / "runs")}
+    assert "1 pieces: 1 were there, 0 done now" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
