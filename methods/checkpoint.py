@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from methods.encoder import Encoder, EncoderConfig, make_encoder
-from skeletons.clips import written_whole
 from skeletons.errors import BadInput
 from skeletons.topology import Topology
+from skeletons.whole import written_whole
 
 FORMAT = 1
 

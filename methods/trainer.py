@@ -26,10 +26,10 @@ from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.distributed import average, copy_first, everywhere, rank, world
 from methods.losses import effective_rank, spread
 from methods.optimisation import TrainConfig, clip_gradients, optimizer_for, rate, steps_in, update_groups
-from skeletons.clips import written_whole
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws, permutation
 from skeletons.sampling import Sampler, centre_view
+from skeletons.whole import written_whole
 
 VERSION = 1
 __all__ = [

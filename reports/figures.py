@@ -37,8 +37,8 @@ from reports.masks import mask_gallery
 from reports.recorded import clip_animation, clip_gallery
 from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
-from skeletons.clips import written_whole
 from skeletons.errors import BadInput, command, unknown
+from skeletons.whole import written_whole
 from sweeps.config import Config, compose
 from sweeps.records import Records
 

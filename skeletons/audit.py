@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from skeletons.checks import judge
-from skeletons.clips import Clips, written_whole
+from skeletons.clips import Clips
 from skeletons.duplicates import duplicates
 from skeletons.errors import BadInput, command, unknown
 from skeletons.findings import NOTE, OK, PROBLEM, Finding
@@ -26,6 +26,7 @@ from skeletons.leaks import Verdict, both_sides, classes, leakage, twice
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import OFFICIAL, folds, split
 from skeletons.survey import survey
+from skeletons.whole import written_whole
 
 VERSION = 1  # of the checks: raise it with whatever changes a verdict
 FILE = "audit.json"

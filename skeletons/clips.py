@@ -7,12 +7,8 @@ frame; the point to centre a clip on (actor 1's root in the clip's first valid f
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,10 +20,10 @@ import numpy as np
 from skeletons.errors import BadInput
 from skeletons.streams import JOINT
 from skeletons.topology import Topology
+from skeletons.whole import written_whole
 from skeletons.writing import VERSION, StoreWriter
 
 BLOCK = 20_000  # frames written at once
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COLUMNS = ("clip", "label", "subject", "camera", "setup", "repetition", "fold")  # one value a clip, where given
 
 
@@ -168,33 +164,6 @@ def fingerprint(joints: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> 
     for array in (joints, offsets, labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of `path` that takes its place when the block ends well, and is removed otherwise.
-
-    Raises:
-        BadInput: the folder cannot be written to, or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        yield temporary / path.name
-        if (temporary / path.name).is_file():
-            (temporary / path.name).chmod(0o644)  # safetensors writes files that only their owner can read
-        os.replace(temporary / path.name, path)
-    except OSError as error:
-        if error.errno in FULL or "requested and" in str(error):  # NumPy's words for a write cut short, no errno
-            raise BadInput(f"{path}: the disk is full; free some space or choose another folder") from error
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return  # another process was faster: the same content is there
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_store(folder: Path, arrays: Mapping[str, np.ndarray], topology: Topology, about: Mapping) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
@@ -38,17 +39,28 @@ def check_choices(section: str, config: object, **known: Iterable[str]) -> None:
             raise unknown(f"{section}.{name}", str(getattr(config, name)), values)
 
 
+def _end(number: int, frame: object) -> NoReturn:
+    """What SIGTERM does: the same as the user's interruption, so that everything is put away."""
+    raise KeyboardInterrupt("ended")
+
+
 def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a script's `main` on its arguments and exit: with its status, with 2 and one line for bad input, or with 130
-    where the user interrupts, quietly with 141 where nobody reads on (`... | head`)."""
+    """Run a script's `main` on its arguments and exit: with its status, with 2 and one line for bad input, with 130
+    where the user interrupts and 143 where somebody ends it, quietly with 141 where nobody reads on (`... | head`)."""
+    signal.signal(signal.SIGTERM, _end)
     try:
         sys.exit(main(sys.argv[1:]))
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # no second one, while this one ends
+        print(
+            f"{str(error) or 'interrupted'}; the same command goes on where this one stopped",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(143 if str(error) else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         sys.exit(141)

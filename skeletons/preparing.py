@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from skeletons.clips import FULL
 from skeletons.errors import BadInput
 from skeletons.journal import Known, lines_of, standing
 from skeletons.parallel import Chunk, chunks_of, describe, path_of
 from skeletons.recordings import Source
+from skeletons.whole import FULL
 from skeletons.writing import UNKNOWN, VERSION, Block, StoreWriter
 
 CHUNK = 32  # items read by a worker at once: some 7 MB of NTU's text

@@ -7,12 +7,12 @@ configure; an unknown key or value is an error that names the nearest known one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from methods.base import Method, MethodConfig, QueueConfig, TeacherConfig, all_methods
+from methods.base import MethodConfig, QueueConfig, TeacherConfig, all_methods
 from methods.decoder import DecoderConfig
 from methods.encoder import EncoderConfig
 from methods.masking import MaskingConfig
@@ -31,9 +31,7 @@ from skeletons.augment import AugmentConfig
 from skeletons.errors import BadInput, unknown
 from skeletons.sampling import ViewConfig
 from skeletons.sources import DataConfig
-
-CONF = Path(__file__).resolve().parent / "conf"
-GROUPS = ("data", "method", "masking", "augment", "train", "protocol", "scale", "setting", "ablation")
+from sweeps.groups import GROUPS, chosen_files, options, read
 
 
 @dataclass
@@ -144,11 +142,6 @@ class Config:
     dry: bool = False
 
 
-def options(group: str) -> list[str]:
-    """Names that `group=NAME` takes."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
 def compose(overrides: Sequence[str]) -> Config:
     """The configuration that the command line asks for.
 
@@ -158,38 +151,47 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         BadInput: an unknown key or value, or one of the wrong type.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _register(tuple(all_methods().items()))
     _check_groups(overrides)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            node = hydra_compose("config", list(overrides))
-            config = OmegaConf.to_object(node)
-        except (HydraException, OmegaConfBaseException) as error:
-            _check_keys(overrides, OmegaConf.to_container(hydra_compose("config", _groups_only(overrides))))
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            cause = str(error.__cause__ or "").splitlines()[:1]
-            raise BadInput(f"configuration: {reason} {' '.join(cause)}".strip()) from error
+    values = [o for o in overrides if _split_override(o)[0] not in GROUPS]
+    try:
+        changes = OverridesParser.create().parse_overrides(values)
+        if ambiguous := [change.input_line for change in changes if change.is_sweep_override()]:
+            raise HydraException(f"Ambiguous value for argument '{ambiguous[0]}'")
+        node = _before_changes(overrides)
+        OmegaConf.set_struct(node, True)
+        ConfigLoaderImpl._apply_overrides_to_config(changes, node)
+        config = OmegaConf.to_object(node)
+    except (HydraException, OmegaConfBaseException) as error:
+        _check_keys(overrides, OmegaConf.to_container(_before_changes(overrides)))
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = str(error.__cause__ or "").splitlines()[:1]
+        raise BadInput(f"configuration: {reason} {' '.join(cause)}".strip()) from error
     assert isinstance(config, Config)
     return config
 
 
 @cache
-def _register(methods: tuple[tuple[str, type[Method]], ...]) -> None:
-    """Tell Hydra the types of all fields, once: it takes as long as to compose."""
-    from hydra.core.config_store import ConfigStore
+def _typed(method: str) -> Any:
+    """All fields with their types and defaults, the method's own among them."""
+    from omegaconf import OmegaConf
 
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    for name, cls in methods:
-        store.store(group="schema", name=name, node=cls.Config)
+    node = OmegaConf.structured(Config)
+    node.merge_with({"method": OmegaConf.structured(all_methods()[method].Config)})
+    return node
+
+
+def _before_changes(overrides: Sequence[str]) -> Any:
+    """What the chosen files say, before single fields are changed."""
+    files = chosen_files({key: value for key, value in map(_split_override, overrides) if key in GROUPS})
+    node = deepcopy(_typed(files["method"]))
+    node.merge_with(read(files))
+    return node
 
 
 def to_yaml(config: Config) -> str:
@@ -225,14 +227,12 @@ def _split_override(override: str) -> tuple[str, str]:
     return key.lstrip("+~"), value
 
 
-def _groups_only(overrides: Sequence[str]) -> list[str]:
-    return [o for o in overrides if _split_override(o)[0] in GROUPS]
-
-
 def _check_groups(overrides: Sequence[str]) -> None:
     """Refuse unknown names of groups' options."""
     for override in overrides:
         key, value = _split_override(override)
+        if key in GROUPS and override[0] in "+~":
+            raise BadInput(f"{override!r}: a file is chosen by {key}=NAME")
         if key in GROUPS and value not in options(key):
             raise unknown(key, value, options(key))
 

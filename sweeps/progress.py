@@ -28,6 +28,8 @@ class Progress:
         self.live: Any = None
 
     def __enter__(self) -> Progress:
+        if not self.total:
+            return self
         print(f"{self.total} pieces of work on {self.workers} worker(s)", flush=True)
         if sys.stdout.isatty():
             from rich.live import Live

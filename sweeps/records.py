@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skeletons.clips import written_whole
 from skeletons.errors import BadInput
+from skeletons.whole import remove_unfinished, written_whole
 
 
 class Records:
@@ -76,9 +75,7 @@ class Records:
                     break
                 except BlockingIOError:
                     time.sleep(wait)
-            for unfinished in folder.glob(".*.*"):  # what an owner that was killed was writing
-                if unfinished.is_dir():
-                    shutil.rmtree(unfinished, ignore_errors=True)
+            remove_unfinished(folder)
             yield folder
 
     def is_owned(self, identity: str) -> bool:
@@ -88,10 +85,22 @@ class Records:
             return False
         with open(path) as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two who ask at once do not see each other
             except BlockingIOError:
                 return True
         return False
+
+    def tidy(self, identities: Iterable[str]) -> None:
+        """Remove what killed processes left: files half written, here and in these runs, and checkpoints of runs that
+        have their encoder."""
+        for folder in (self.root, *self.root.glob("[!.]*/")):
+            remove_unfinished(folder)
+        for identity in set(identities):
+            folder = self.run(identity)
+            for result in folder.glob("eval/*/"):
+                remove_unfinished(result)
+            if self.encoder(identity).is_file():
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -89,7 +89,7 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
         print(line + what + (f", {in_words(cost.seconds)}{about}" if cost.seconds else ""))
     print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
     if missing:
-        workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
+        workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
         times = [cost.seconds for cost in expected.values()]
         known = [seconds for seconds in times if seconds is not None]
         # No worker can share its longest piece with another.
@@ -120,10 +120,13 @@ def main(command: Sequence[str]) -> int:
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
-    failed = _run(config, works, missing, records, name) if missing else {}
+    journal = records.root / "studies" / f"{name}.log"
+    # Where all is there, the queue may still say that somebody works: who was killed between the result and the word.
+    failed = _run(config, missing, records, name, journal) if missing or journal.is_file() else {}
     _mirror(config, works, records, name)
     print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
     sys.stdout.flush()
+    records.tidy(w.pretraining for w in works)
     report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
     shown = subprocess.run(report).returncode
     for key, reason in failed.items():
@@ -131,14 +134,13 @@ def main(command: Sequence[str]) -> int:
     return 1 if failed else shown
 
 
-def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str) -> dict[str, str]:
+def _run(config: Config, missing: Sequence[Work], records: Records, name: str, journal: Path) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
     from sweeps.forecast import Forecast
     from sweeps.workers import run_all, worker_count
 
     workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
     failed: dict[str, str] = {}
-    journal = records.root / "studies" / f"{name}.log"
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
     with Progress(len(missing), workers, expected) as progress:
         for kind, key, details in run_all(journal, name, missing, records, workers):

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skeletons.clips import Clips, check, written_whole
+from skeletons.clips import Clips, check
 from skeletons.errors import BadInput
 from skeletons.topology import Topology, topology_of
+from skeletons.whole import written_whole
 
 REQUIRED = ("joints", "offsets", "label", "clip", "class_names", "joint_names", "parents")
 # What zipfile, zlib and NumPy raise on bytes that are not what was written.

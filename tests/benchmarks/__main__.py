@@ -12,7 +12,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import encoding, extraction, preparing, probing, prototypes, retrieval, sampling, training
+from tests.benchmarks import (
+    encoding,
+    extraction,
+    overhead,
+    preparing,
+    probing,
+    prototypes,
+    retrieval,
+    sampling,
+    training,
+)
 
 PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "preparing": preparing.run,
@@ -23,6 +33,7 @@ PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "training": training.run,
     "probing": probing.run,
     "retrieval": retrieval.run,
+    "overhead": overhead.run,
 }
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skeletons.clips import fingerprint, open_store, write_store, written_whole
+from skeletons.clips import fingerprint, open_store, write_store
 from skeletons.errors import BadInput
 from skeletons.gaps import SHORT_GAP, fill_gaps
 from skeletons.topology import KINECT_V2
+from skeletons.whole import remove_unfinished, written_whole
 
 ABOUT = {"name": "synthetic", "source": "generated"}
 PARENTS, ORDER = (0, 0, 1), (0, 1, 2)
@@ -163,6 +166,25 @@ def test_a_file_appears_whole(tmp_path):
         temporary.write_text("two")
     assert (tmp_path / "deep" / "a.txt").read_text() == "two"
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "a.txt"
+    code = f"""
+import os, pathlib, signal
+from skeletons.whole import remove_unfinished, written_whole
+with written_whole(pathlib.Path({str(path)!r})) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert len(list(tmp_path.iterdir())) == 1, "the writer was killed in the middle"
+    (tmp_path / ".somebody.elses").mkdir()
+    with written_whole(path) as temporary:
+        temporary.write_text("whole")
+        remove_unfinished(tmp_path)
+        assert temporary.is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".somebody.elses", "a.txt"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, PermissionError])

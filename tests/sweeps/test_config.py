@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from methods.base import all_methods, build
 from methods.optimisation import optimizer_for
@@ -8,6 +15,7 @@ from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V2
 from sweeps.config import Config, compose, differing, from_yaml, options, to_yaml
 from sweeps.costs import parts_of
+from sweeps.groups import CONF
 
 
 @pytest.mark.parametrize("scale", options("scale"))
@@ -43,6 +51,11 @@ def test_every_option_of_a_group_composes(group):
         (["backbone.depth=2.5"], "backbone.depth"),
         (["scale"], "KEY=VALUE"),
         (["method=mamp", "method.lambda_glcl=1"], "unknown key"),
+        (["+method=mamp"], "method=NAME"),
+        (["seeds=0,1"], "Ambiguous value for argument 'seeds=0,1'"),
+        (["seeds=[0,1"], "[0,1"),
+        (["+train.lr=1"], "An item is already at 'train.lr'"),
+        (["data.file=???"], "missing mandatory value: file"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line(overrides, message):
@@ -50,6 +63,38 @@ def test_what_is_wrong_is_refused_in_one_line(overrides, message):
         compose(overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["method=slim_released", "data=sbu", "scale=small", "setting=matched", "ablation=stm"],
+        ["method=hacm", "scale=demo", "ablation=masking", "~ablation.cells.slim-cross=['method=slim','masking=cross']"],
+        ["method=hacm", "scale=paper", "masking=tube", "masking.ratio=[0.2,0.4]"],
+        ["method=mamp", "method=aimclr", "train=aimclr", "augment=none", "protocol=semi", "seeds=[3,4]"],
+        ["method=supervised", "protocol=all", "views.locals=[{frames:8,crops:1,low:0.1,high:0.2}]", "data=ntu120"],
+        ["data=archive", "data.file=/a b.npz", "data.split=xsub", "++train.lr=${train.min_lr}", "train=bf16"],
+    ],
+)
+def test_files_are_put_together_as_hydra_does(overrides):
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, cls in all_methods().items():
+        store.store(group="schema", name=name, node=cls.Config)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        expected = OmegaConf.to_object(hydra_compose("config", overrides))
+    assert compose(overrides) == expected
+
+
+def test_a_table_of_thirty_cells_is_put_together_in_a_moment():
+    cells = compose(["ablation=masking"]).ablation.cells
+    compose(["method=slim", "masking=tube"])
+    began = time.process_time()
+    for changes in cells.values():
+        compose(changes)
+    assert time.process_time() - began < 0.06 * len(cells), "Hydra itself takes longer"
 
 
 def test_precedence_is_method_setting_scale_command_line():
