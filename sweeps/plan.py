@@ -124,7 +124,7 @@ def works_of(cell: str, config: Config, raw: bool = False) -> list[Work]:
     return [work_of(cell, config, raw)]
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse before anything runs what could only fail later."""
     config.backbone.check()
     if config.backbone.kind not in encoder_kinds():
@@ -226,7 +226,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         cells = grid or config.ablation.cells or {config.method.name: []}
     for cell, changes in cells.items():
         composed[cell] = compose(layered(config.ablation.base, changes, plain))
-        _check(composed[cell])
+        check(composed[cell])
     reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
     if config.budget != "clips":
         from sweeps.budget import equalise  # it trains a few steps, so it stands above this file

@@ -1,0 +1,37 @@
+"""Every ablation of conf/ablation: it resolves at every scale, and some run to their table."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from sweeps import run
+from sweeps.config import compose, options
+from sweeps.plan import check, layered
+
+
+@pytest.mark.parametrize("scale", options("scale"))
+@pytest.mark.parametrize("name", options("ablation"))
+def test_every_cell_of_every_ablation_resolves(name, scale):
+    config = compose([f"ablation={name}", f"scale={scale}"])
+    a = config.ablation
+    assert a.name == name and a.title and f"ablation={name}" in a.note
+    assert a.reference.removesuffix(" joint") in a.cells
+    assert set(a.differs) <= set(a.cells)
+    for changes in a.cells.values():
+        check(compose(layered(a.base, changes, [f"ablation={name}", f"scale={scale}"])))
+
+
+@pytest.mark.parametrize("name", ["objective", "asma", "amr"])
+def test_an_ablation_runs_to_its_table(name, tiny, tmp_path, monkeypatch):
+    """`stm` does so in test_run.py."""
+    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
+    assert run.main([*tiny, f"ablation={name}", "train.length=2 steps", "protocol.names=[retrieval]"]) == 0
+    (path,) = (tmp_path / "out").rglob(f"{name}-archive-*.csv")
+    with open(path) as file:
+        rows = {row[0]: row for row in csv.reader(file)}
+    a = compose([f"ablation={name}"]).ablation
+    column = next(i for i, heading in enumerate(rows["cell"]) if heading.startswith("1-NN"))
+    for cell in (*a.cells, "untrained", "raw"):
+        assert 0 <= float(rows[cell][column].split()[0]) <= 100
