@@ -12,6 +12,7 @@ SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from methods.base import support_matrix
 from skeletons.errors import command
 from sweeps.config import Config
 from sweeps.identity import device_of, digest
+from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.records import Records, write_json
@@ -97,18 +99,23 @@ def main(command: Sequence[str]) -> int:
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
-    failed = _run(config, works, missing, records, name) if missing else {}
-    _mirror(config, works, records, name)
-    print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
-    sys.stdout.flush()
-    report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
-    shown = subprocess.run(report).returncode
+    with Mirror(records, name, config, works) as mirror:
+        failed = _run(config, works, missing, records, name, mirror) if missing else {}
+        mirror.show_rest()
+        print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
+        sys.stdout.flush()
+        report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
+        shown = subprocess.run(report).returncode
+        out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+        mirror.close(sorted(out.glob(f"*{name}*")))
     for key, reason in failed.items():
         print(f"failed: {key}: {reason}", file=sys.stderr)
     return 1 if failed else shown
 
 
-def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str) -> dict[str, str]:
+def _run(
+    config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str, mirror: Mirror
+) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
     from sweeps.workers import run_all, worker_count
 
@@ -116,20 +123,11 @@ def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records
     failed: dict[str, str] = {}
     journal = records.root / "studies" / f"{name}.log"
     with Progress(len(missing), workers) as progress:
-        for kind, key, details in run_all(journal, name, missing, records, workers):
+        for kind, key, details in mirror.watching(run_all(journal, name, missing, records, workers)):
             progress.event(kind, key, details)
             if kind in ("failed", "died"):
                 failed[key or "worker"] = details["reason"]
     return failed
-
-
-def _mirror(config: Config, works: Sequence[Work], records: Records, name: str) -> None:
-    from sweeps.mirror import Mirror
-
-    mirror = Mirror(records, name, config)
-    for work in mirror.missing(works):
-        mirror.add(work)
-    mirror.close()
 
 
 if __name__ == "__main__":
