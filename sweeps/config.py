@@ -113,6 +113,7 @@ class Config:
         threads: of each run; 1 and 2 threads differ in the last bits, so this is part of a run's identity.
         workers: processes; 0 means as many as the machine's cores allow with so many threads each.
         runs: folder of all results.
+        records: files (in `runs`, which all workers see), or mlflow (through the tracking server: no shared folder).
         dry: print the plan and stop.
     """
 
@@ -139,6 +140,7 @@ class Config:
     threads: int = 1
     workers: int = 0
     runs: str = "runs"
+    records: str = "files"
     dry: bool = False
 
 

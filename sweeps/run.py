@@ -31,6 +31,7 @@ from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.records import Records, write_json
+from sweeps.remote import fetch, send_plan
 
 
 def plan_name(config: Config, works: Sequence[Work]) -> str:
@@ -93,14 +94,17 @@ def main(command: Sequence[str]) -> int:
         return 0
     config, works = make_plan(command)
     records = Records(config.runs)
+    fetch(config, records, works)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
     if config.dry:
         show_plan(works, missing, records)
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
+    send_plan(config, records, name)
     with Mirror(records, name, config, works) as mirror:
         failed = _run(config, works, missing, records, name, mirror) if missing else {}
+        fetch(config, records, works)
         mirror.show_rest()
         print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
         sys.stdout.flush()
