@@ -65,7 +65,8 @@ class Entry:
         """running, complete, failed and why, or unfinished and where."""
         if self.owned:
             return "running"
-        if failure := read_json(self.folder / "failure.json"):
+        places = [self.folder / "failure.json", *sorted(self.folder.glob("eval/*/failure.json"))]
+        if failure := next((found for place in places if (found := read_json(place))), None):
             return f"failed: {failure['reason']}"
         if self.about or self.identity == RAW:
             return "complete"

@@ -2,8 +2,8 @@
 
 A run's folder is a run of the experiment `skelbench records`, its files are artifacts under the same names. A tag for
 each file, written after it, has its sha256: without the tag a file is not there yet. What is there stays: of two
-machines that made the same result, the first one's is kept. A plan is a run too; its file may be written anew, each
-under its sha256.
+machines that made the same result, the first one's is kept; only a failure goes when it was overcome. A plan is a run
+too; its file may be written anew, each under its sha256.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "skelbench records"
-FILE, FAILURE = "file:", "failure.json"
-# What a run's folder may hold, in the order in which it is put there: a result comes after its arrays.
+FILE = "file:"
+# What of a run's folder travels. In the order of their names a result comes after its arrays.
 KEPT = re.compile(
-    r"(config\.yaml|run\.json|metrics\.jsonl|encoder\.safetensors|eval/\w{1,64}/(arrays\.npz|result\.json))"
+    r"config\.yaml|run\.json|metrics\.jsonl|encoder\.safetensors|failure\.json"
+    r"|eval/\w{1,64}/(arrays\.npz|result\.json|failure\.json)"
 )
 NAME = re.compile(r"\w[\w.,=+-]{0,250}")
 
@@ -98,14 +99,16 @@ def push(records: Records, identities: Iterable[str]) -> None:
     for identity in identities:
         folder = records.run(identity)
         files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()}
-        files = {name: path for name, path in files.items() if KEPT.fullmatch(name) or name == FAILURE}
+        files = {name: path for name, path in files.items() if KEPT.fullmatch(name)}
+        if not files:
+            continue
         with alone(records.root / "mlflow" / "remote.lock"):
-            run = _run_of(client, experiment, "identity", identity) if files else None
-            there = {k.removeprefix(FILE) for k in run.data.tags if k.startswith(FILE)} if run else set()
-            if run and FAILURE in there and FAILURE not in files:
-                client.delete_tag(run.info.run_id, FILE + FAILURE)
-            new = {name: path for name, path in files.items() if name not in there or name == FAILURE}
-            if run and new:
+            run = _run_of(client, experiment, "identity", identity)
+            there = {tag.removeprefix(FILE) for tag in run.data.tags if tag.startswith(FILE)}
+            for overcome in (name for name in there - files.keys() if _fails(name)):
+                client.delete_tag(run.info.run_id, FILE + overcome)
+            new = {name: path for name, path in files.items() if name not in there or _fails(name)}
+            if new:
                 _send(client, run.info.run_id, new)
 
 
@@ -138,7 +141,7 @@ def pull(records: Records, identities: Iterable[str], encoders: bool = True) -> 
             continue
         for tag in sorted(run.data.tags):
             name, target = tag.removeprefix(FILE), records.run(identity) / tag.removeprefix(FILE)
-            ours = tag.startswith(FILE) and (KEPT.fullmatch(name) or name == FAILURE)
+            ours = tag.startswith(FILE) and KEPT.fullmatch(name)
             if ours and not target.exists() and (encoders or name != "encoder.safetensors"):
                 _receive(client, run, name, run.data.tags[tag], target)
 
@@ -196,6 +199,10 @@ def _run_of(client: MlflowClient, experiment: str, kind: str, name: str) -> Run:
     condition = f"{where_tag('kind', kind)} and {where_tag(kind, name)}"
     found = [run for run in all_runs(client, experiment, condition) if run.data.tags.get(kind) == name]
     return found[0] if found else client.create_run(experiment, tags={"mlflow.runName": name, "kind": kind, kind: name})
+
+
+def _fails(name: str) -> bool:
+    return Path(name).name == "failure.json"
 
 
 def _sha256(path: Path) -> str:
