@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,8 +42,12 @@ def free_port() -> int:
 
 def stopped(process: subprocess.Popen) -> None:
     """End the server and its workers: it was started as the leader of a session of its own."""
-    os.killpg(process.pid, 15)
-    process.wait(30)
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="module")
