@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench ui clean
 
 demo: $(STAMP)
 	$(BIN)/python sweeps/run.py ablation=stm
@@ -17,6 +17,14 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# MLflow's pages over the records of $(RUNS), on this machine only: http://127.0.0.1:$(PORT)
+RUNS ?= runs
+PORT ?= 5000
+ui: $(STAMP)
+	@test -f $(RUNS)/mlflow/mlflow.db || { echo "error: $(RUNS): nothing to show yet; run make demo, or RUNS=DIR"; exit 2; }
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow/mlflow.db
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -148,6 +148,7 @@ def train(
                 "grad_norm": float(norm),
             }
             line["clips_per_second"] = (step + 1 - first) * config.batch / (time.monotonic() - began)
+            line["time"] = time.time()
             if step + 1 in evaluate_at and rank() == 0:
                 line.update(_evaluations(method, sampler, evaluators, step + 1))
             lines.append(line)

@@ -1,6 +1,7 @@
-"""`python reports/make.py [table=stm] [data=nwucla] [scale=small] [plan=NAME] [runs=DIR] [out=DIR]`: print tables from
-the records and write them as text, Markdown, CSV and LaTeX to reports/out (or out=, or $SKELBENCH_OUT). It never
-trains; what is missing shows as missing. `table=settings` says what each method uses, and needs no records."""
+"""`python reports/make.py [table=stm] [data=nwucla] [scale=small] [plan=NAME] [runs=DIR] [records=mlflow] [out=DIR]`:
+print tables from the records (with records=mlflow, from those on the tracking server) and write them as text, Markdown,
+CSV and LaTeX to reports/out (or out=, or $SKELBENCH_OUT). It never trains; what is missing shows as missing.
+`table=settings` says what each method uses, and needs no records."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ from reports.settings import settings_table
 from reports.tables import ablation_table
 from skeletons.errors import BadInput, command, unknown
 from sweeps.records import Records, read_json, write_text
+from sweeps.remote import fetch_for_reports
 
-KEYS = ("table", "data", "scale", "setting", "plan", "runs", "out")
+KEYS = ("table", "data", "scale", "setting", "plan", "runs", "records", "out")
 
 
 def chosen_plans(records: Records, wanted: dict[str, str]) -> list[dict[str, Any]]:
@@ -51,6 +53,8 @@ def tables(wanted: dict[str, str]) -> list[Table]:
     if wanted.get("table") == "settings":
         return [settings_table([f"{k}={wanted[k]}" for k in ("data", "scale") if k in wanted])]
     records = Records(wanted.get("runs", "runs"))
+    if wanted.get("records") == "mlflow":
+        fetch_for_reports(records)
     return [ablation_table(plan, records) for plan in chosen_plans(records, wanted)]
 
 

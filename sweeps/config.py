@@ -112,6 +112,7 @@ class Config:
         ranks: processes that share each training's batches (see sweeps/ranks.py); `train.batch` is that of all of them.
         workers: processes; 0 means as many as the machine's cores allow with so many threads (and ranks) each.
         runs: folder of all results.
+        records: files (in `runs`, which all workers see), or mlflow (through the tracking server: no shared folder).
         dry: print the plan and stop.
     """
 
@@ -139,6 +140,7 @@ class Config:
     ranks: int = 1
     workers: int = 0
     runs: str = "runs"
+    records: str = "files"
     dry: bool = False
 
 

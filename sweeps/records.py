@@ -78,6 +78,21 @@ class Records:
             remove_unfinished(folder)
             yield folder
 
+    @contextmanager
+    def owned_now(self, identity: str) -> Iterator[bool]:
+        """Whether this process owns the run's folder in the block: not if another one does, or it is not there."""
+        path = self.run(identity) / ".lock"
+        if not path.parent.is_dir():
+            yield False
+            return
+        with open(path, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def is_owned(self, identity: str) -> bool:
         """Some living process works on this run."""
         path = self.run(identity) / ".lock"

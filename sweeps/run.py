@@ -12,6 +12,7 @@ SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,10 +27,12 @@ from methods.base import support_matrix
 from skeletons.errors import command
 from sweeps.config import Config
 from sweeps.identity import device_of, digest
+from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.ranks import under_torchrun
 from sweeps.records import Records, write_json
+from sweeps.remote import fetch, send_plan
 
 
 def plan_name(config: Config, works: Sequence[Work]) -> str:
@@ -114,27 +117,35 @@ def main(command: Sequence[str]) -> int:
         return 0
     config, works = make_plan(command)
     records = Records(config.runs)
+    fetch(config, records, works)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
     if config.dry:
         show_plan(config, works, missing, records)
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
-    journal = records.root / "studies" / f"{name}.log"
-    # Where all is there, the queue may still say that somebody works: who was killed between the result and the word.
-    failed = _run(config, missing, records, name, journal) if missing or journal.is_file() else {}
-    _mirror(config, works, records, name)
-    print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
-    sys.stdout.flush()
-    records.tidy(w.pretraining for w in works)
-    report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
-    shown = subprocess.run(report).returncode
+    send_plan(config, records, name)
+    with Mirror(records, name, config, works) as mirror:
+        journal = records.root / "studies" / f"{name}.log"
+        # Where all is there, the queue may still say that somebody works: who was killed between result and word.
+        failed = _run(config, missing, records, name, journal, mirror) if missing or journal.is_file() else {}
+        fetch(config, records, works)
+        mirror.show_rest()
+        print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
+        sys.stdout.flush()
+        records.tidy(w.pretraining for w in works)
+        report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
+        shown = subprocess.run(report).returncode
+        out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+        mirror.close(sorted(out.glob(f"*{name}*")))
     for key, reason in failed.items():
         print(f"failed: {key}: {reason}", file=sys.stderr)
     return 1 if failed else shown
 
 
-def _run(config: Config, missing: Sequence[Work], records: Records, name: str, journal: Path) -> dict[str, str]:
+def _run(
+    config: Config, missing: Sequence[Work], records: Records, name: str, journal: Path, mirror: Mirror
+) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
     from sweeps.forecast import Forecast
     from sweeps.workers import run_all, worker_count
@@ -143,20 +154,11 @@ def _run(config: Config, missing: Sequence[Work], records: Records, name: str, j
     failed: dict[str, str] = {}
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
     with Progress(len(missing), workers, expected) as progress:
-        for kind, key, details in run_all(journal, name, missing, records, workers):
+        for kind, key, details in mirror.watching(run_all(journal, name, missing, records, workers)):
             progress.event(kind, key, details)
             if kind in ("failed", "died"):
                 failed[key or "worker"] = details["reason"]
     return failed
-
-
-def _mirror(config: Config, works: Sequence[Work], records: Records, name: str) -> None:
-    from sweeps.mirror import Mirror
-
-    mirror = Mirror(records, name, config)
-    for work in mirror.missing(works):
-        mirror.add(work)
-    mirror.close()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from sweeps.execute import execute
 from sweeps.identity import Judgement
 from sweeps.plan import Work
 from sweeps.records import Records
+from sweeps.remote import shared
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -92,7 +93,8 @@ def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], Non
         work = _work_of(trial.user_attrs)
         tell(("started", work.key, {"cell": work.cell, "split": work.split, "seed": work.seed}))
         try:
-            execute(work, records, lambda kind, details, key=work.key: tell((kind, key, details)))  # type: ignore[misc]
+            with shared(work, records):
+                execute(work, records, lambda kind, details, key=work.key: tell((kind, key, details)))  # type: ignore[misc]
         except Exception as error:
             study.tell(trial, state=TrialState.FAIL)
             tell(("failed", work.key, {"reason": str(error) or type(error).__name__}))

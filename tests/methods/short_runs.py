@@ -45,4 +45,4 @@ def same_weights(a, b) -> bool:
 
 
 def without_speed(lines):
-    return [{k: v for k, v in line.items() if k != "clips_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("clips_per_second", "time")} for line in lines]

@@ -78,7 +78,10 @@ def test_mlflow_shows_a_parent_and_a_nested_run_for_each_piece(tiny, tmp_path, t
     assert {"linear_fast_top1", "retrieval_top1", "loss"} <= set(mamp.data.metrics)
     assert [m.step for m in client.get_metric_history(mamp.info.run_id, "loss")] == [6]
     names = {a.path for a in client.list_artifacts(mamp.info.run_id)}
-    assert {"config.yaml", "encoder.safetensors"} <= names
+    assert {"config.yaml", "run.json", "model", "eval"} <= names
+    tables = {a.path.rpartition(".")[2] for a in client.list_artifacts(parents[0].info.run_id)}
+    assert {"txt", "md", "csv", "tex"} <= tables, "the table stands with the parent run"
+    assert [v.tags["cell"] for v in client.search_model_versions("name = 'skelbench-mamp-archive'")] == ["mamp"]
 
 
 def test_two_workers_give_the_same_encoders_as_one(tiny, tmp_path, table, capfd):
