@@ -49,7 +49,16 @@ def as_csv(table: Table) -> str:
     return out.getvalue() + "".join(f"# {n}\n" for n in table.notes)
 
 
-_TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "$": r"\$", "~": r"\textasciitilde{}"}
+_TEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "$": r"\$",
+    "~": r"\textasciitilde{}",
+}
 
 
 def as_latex(table: Table) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reports.commits import Commits
 from reports.formats import Table
 from reports.intervals import Estimate, difference, estimate, scores
 from reports.literature import published_columns, what_is_published
@@ -62,7 +63,9 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
         records: the runs.
     """
     splits = list(dict.fromkeys(w["split"] for w in plan["works"]))
-    results, splits = folds_together(results_of(plan, records), splits)
+    each = results_of(plan, records)
+    commits = Commits(plan, each, records)
+    results, splits = folds_together(each, splits)
     cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if _whole(w["cell"]) not in FLOORS))
     floors = [c for f in FLOORS for c in dict.fromkeys(w["cell"] for w in plan["works"]) if _whole(c) == f]
     # Raw coordinates are not judged by all: the order is that of who is.
@@ -87,7 +90,8 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
             for protocol in protocols:
                 mine = results.get((cell, split, protocol))
                 found = estimate([scores(r) for r in mine.values()]) if mine else None
-                row.append(_number(found) if found else _hole(plan, records, cell, protocol))
+                shown = _number(found) + commits.mark(cell, split, protocol) if found else ""
+                row.append(shown or _hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
                     seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and _whole(cell) == "raw" else mine
@@ -97,7 +101,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
         rows.append(row)
     table = Table(plan["name"], plan["title"], columns, rows, rule_before=len(cells) if floors else None)
     table.notes = [what_is_published(published, plan["source"])] if published else []
-    table.notes += _notes(plan, records, results)
+    table.notes += _notes(plan, records, results, commits)
     return table
 
 
@@ -141,7 +145,7 @@ def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> s
     return "failed" if failed else "missing"
 
 
-def _notes(plan: dict[str, Any], records: Records, results: Results) -> list[str]:
+def _notes(plan: dict[str, Any], records: Records, results: Results, commits: Commits) -> list[str]:
     one = [r for by_seed in results.values() for r in by_seed.values()]
     notes = _data_notes(plan, results, one)
     for key in dict.fromkeys(p for _, _, p in results):
@@ -158,11 +162,9 @@ def _notes(plan: dict[str, Any], records: Records, results: Results) -> list[str
     runs = [records.about(w["pretraining"]) for w in plan["works"] if w["pretraining"] != "raw"]
     runs = [r for r in runs if r]
     if runs:
-        commits = sorted({r["commit"] + ("+changes" if r["dirty"] else "") for r in runs})
-        mixed = " (MIXED)" if len(commits) > 1 else ""
         trained = [r for r in runs if r["clips_per_second"]]
         notes.append(
-            f"commit {', '.join(commits)}{mixed}; {runs[0]['machine']}, torch {runs[0]['torch']}; "
+            f"{commits.note()}; {runs[0]['machine']}, torch {runs[0]['torch']}; "
             f"training {sum(r['seconds'] for r in trained):.0f} s in all"
         )
     notes.append(f"made by: {plan['command']}")

@@ -214,3 +214,28 @@ def test_folds_put_together_say_what_was_said_of_each():
     found = {("a", f"fold:{k}", "p"): {0: folded(["1"]) | {"audit": said}} for k, said in enumerate(["x", "x", "y"])}
     results, _ = folds_together(found, ["fold:0", "fold:1", "fold:2"])
     assert results["a", "3 folds", "p"][0]["audit"] == "x; y"
+
+
+def test_numbers_made_by_another_commit_than_most_are_marked(runs):
+    import json
+
+    plan = json.loads(runs.plan_file("plan").read_text())
+    for i, commit in ((0, "aaa"), (1, "bbb"), (3, "aaa")):
+        path = runs.result_file(f"p{i}", "j")
+        known = json.loads((path if path.is_file() else runs.result_file("p0", "j")).read_text())
+        write_json(path, known | {"commit": commit, "dirty": i == 1})
+    told = {"machine": "m", "torch": "t", "clips_per_second": None, "seconds": 0}
+    write_json(runs.run("p0") / "run.json", told | {"commit": "aaa", "dirty": False})
+    table = ablation_table(plan, runs)
+    rows = {row[0]: row for row in table.rows}
+    assert rows["no-local"][3].endswith("†") and not any("†" in rows[cell][3] for cell in ("dual", "raw"))
+    note = next(note for note in table.notes if note.startswith("commit "))
+    assert note.startswith("commit aaa; † MIXED: the encoder or the result was made by another one (bbb+changes); m")
+    assert r"$^\dagger$" in as_latex(table) and "MIXED" not in " ".join(
+        ablation_table(plan | {"works": plan["works"][:1]}, runs).notes
+    )
+
+    write_json(runs.result_file("p1", "j"), known | {"commit": "aaa", "dirty": False})
+    write_json(runs.run("p1") / "run.json", told | {"commit": "ccc", "dirty": False})
+    again = {row[0]: row[3] for row in ablation_table(plan, runs).rows}
+    assert again["no-local"].endswith("†"), "its encoder was trained by another one"
