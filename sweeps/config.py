@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -196,7 +196,7 @@ def to_yaml(config: Config) -> str:
     """The whole configuration as text that `from_yaml` reads back."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def from_yaml(text: str) -> Config:
@@ -204,8 +204,9 @@ def from_yaml(text: str) -> Config:
     from omegaconf import OmegaConf
 
     read = OmegaConf.create(text)
-    schema = OmegaConf.structured(Config(method=all_methods()[read.method.name].Config()))
-    config = OmegaConf.to_object(OmegaConf.merge(schema, read))
+    node = deepcopy(_typed(read.method.name))
+    node.merge_with(read)
+    config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     return config
 
