@@ -97,9 +97,9 @@ def main(command: Sequence[str]) -> int:
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
-    journal = records.root / "studies" / f"{name}.log"
     # Where all is there, the queue may still say that somebody works: who was killed between the result and the word.
-    failed = _run(config, missing, records, name, journal) if missing or journal.is_file() else {}
+    begun = (records.root / "studies" / f"{name}.log").is_file()
+    failed = _run(config, works, missing, records, name) if missing or begun else {}
     _mirror(config, works, records, name)
     print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
     sys.stdout.flush()
@@ -111,12 +111,13 @@ def main(command: Sequence[str]) -> int:
     return 1 if failed else shown
 
 
-def _run(config: Config, missing: Sequence[Work], records: Records, name: str, journal: Path) -> dict[str, str]:
+def _run(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
     from sweeps.workers import run_all, worker_count
 
     workers = worker_count(config.workers, config.threads, len(missing), device_of(config))
     failed: dict[str, str] = {}
+    journal = records.root / "studies" / f"{name}.log"
     with Progress(len(missing), workers) as progress:
         for kind, key, details in run_all(journal, name, missing, records, workers):
             progress.event(kind, key, details)
