@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -200,7 +200,7 @@ def to_yaml(config: Config) -> str:
     """The whole configuration as text that `from_yaml` reads back."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def from_yaml(text: str) -> Config:
@@ -214,8 +214,9 @@ def from_yaml(text: str) -> Config:
 
     read = OmegaConf.create(text)
     try:
-        schema = OmegaConf.structured(Config(method=all_methods()[read.method.name].Config()))
-        config = OmegaConf.to_object(OmegaConf.merge(schema, read))
+        node = deepcopy(_typed(read.method.name))
+        node.merge_with(read)
+        config = OmegaConf.to_object(node)
     except (OmegaConfBaseException, KeyError) as error:
         raise BadInput(f"a configuration of another version of SkelBench: {str(error).splitlines()[0]}") from error
     assert isinstance(config, Config)

@@ -126,9 +126,9 @@ def main(command: Sequence[str]) -> int:
     write_plan(records, name, config, works, command)
     send_plan(config, records, name)
     with Mirror(records, name, config, works) as mirror:
-        journal = records.root / "studies" / f"{name}.log"
         # Where all is there, the queue may still say that somebody works: who was killed between result and word.
-        failed = _run(config, missing, records, name, journal, mirror) if missing or journal.is_file() else {}
+        begun = (records.root / "studies" / f"{name}.log").is_file()
+        failed = _run(config, works, missing, records, name, mirror) if missing or begun else {}
         fetch(config, records, works)
         mirror.show_rest()
         print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
@@ -144,7 +144,7 @@ def main(command: Sequence[str]) -> int:
 
 
 def _run(
-    config: Config, missing: Sequence[Work], records: Records, name: str, journal: Path, mirror: Mirror
+    config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str, mirror: Mirror
 ) -> dict[str, str]:
     """Do the missing works; returns key -> reason of those that failed."""
     from sweeps.forecast import Forecast
@@ -152,6 +152,7 @@ def _run(
 
     workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
     failed: dict[str, str] = {}
+    journal = records.root / "studies" / f"{name}.log"
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
     with Progress(len(missing), workers, expected) as progress:
         for kind, key, details in mirror.watching(run_all(journal, name, missing, records, workers)):

@@ -155,6 +155,7 @@ def test_contrastive_papers_own_encoder_and_optimiser(method):
 @pytest.mark.parametrize("method", options("method"))
 def test_a_configuration_survives_the_way_to_text_and_back(method):
     config = compose([f"method={method}", "masking.ratio=0.7", "seeds=[1,2]"])
+    assert to_yaml(config) == OmegaConf.to_yaml(OmegaConf.structured(config))
     assert from_yaml(to_yaml(config)) == config
 
 
