@@ -19,6 +19,7 @@ from skeletons.splits import folds
 from skeletons.streams import JOINT
 from sweeps.config import Config, compose, options
 from sweeps.identity import RAW, Judgement, data_of, digest, given_identity, judgement, pretraining_identity
+from sweeps.tuned import with_tuned
 
 UNTRAINED, NATIVE = "untrained", " native"
 TRANSFER = {"frozen": "linear_fast", "fine-tuned": "finetune"}
@@ -214,7 +215,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     Cells come from the ablation, from `grid.*`, or are the one configuration itself. The floors are the untrained
     encoder of the reference cell and raw coordinates.
     """
-    plain, grid = grid_cells(overrides)
+    plain, grid = grid_cells(with_tuned(overrides))
     config = compose(plain)
     said = {o.partition("=")[0] for o in plain}
     composed: dict[str, Config] = {}
