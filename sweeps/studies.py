@@ -12,6 +12,7 @@ from skeletons.splits import withhold
 from sweeps.identity import data_of
 from sweeps.plan import Work
 from sweeps.records import provenance, write_json
+from sweeps.spaces import text
 from sweeps.tuned import KEY, write_tuned
 from sweeps.tuning import Search
 
@@ -35,6 +36,7 @@ def conclude(search: Search, works: list[Work], study: Study, command: str) -> d
     _, held = withhold(data, part.train)
     trials = [_told(trial) for trial in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "complete"]
+    first = next((t for t in complete if not t["overrides"]), trials[0])
     best = max(complete, key=lambda t: (t["value"], -t["number"]), default=None)
     judgement = next(iter(works[0].judgements.values()))
     found = {
@@ -52,8 +54,12 @@ def conclude(search: Search, works: list[Work], study: Study, command: str) -> d
         "pooling": judgement.pooling,
         "withheld": {"clips": len(held), "subjects": _subjects(data.table, held), "of": len(part.train)},
         "evaluations": config.train.evaluations,
-        "space": [{"key": p.key, "range": p.shown(), "log": p.log, "kind": p.kind} for p in search.space.parameters],
+        "space": [
+            {"key": p.key, "range": p.shown(), "log": p.log, "kind": p.kind, "choices": [text(c) for c in p.choices]}
+            for p in search.space.parameters
+        ],
         "start": search.space.start,
+        "first": first["number"],
         "dropped": search.space.dropped,
         "trials": trials,
         "importance": importance(study) if len(complete) >= ENOUGH else {},
@@ -64,7 +70,7 @@ def conclude(search: Search, works: list[Work], study: Study, command: str) -> d
     if best is not None:
         about = {k: found[k] for k in ("name", "command", "score", "split", "seeds", "withheld", "commit", "dirty")}
         about |= {"trials": len(trials), "complete": len(complete), "trial": best["number"], "value": best["value"]}
-        about |= {"start": trials[0]["value"], "fingerprint": data.fingerprint}
+        about |= {"start": first["value"], "fingerprint": data.fingerprint}
         given = {o.partition("=")[0]: o for o in search.given if o.partition("=")[0] not in NOT_KEPT}
         given = {k: o for k, o in given.items() if k != "protocol.names"}
         named = {"method": config.method.name, "setting": config.setting, "scale": config.scale}
@@ -116,9 +122,7 @@ def summary(found: dict[str, Any], best: Path) -> str:
     """A study in words, ending with the command to run."""
     trials = found["trials"]
     states = [t["state"] for t in trials]
-    counts = ", ".join(
-        f"{states.count(s)} {s}" for s in ("complete", "pruned", "diverged", "fail", "running") if s in states
-    )
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
     held = found["withheld"]
     who = f"subjects {', '.join(map(str, held['subjects']))}, " if held["subjects"] else ""
     lines = [
@@ -129,14 +133,14 @@ def summary(found: dict[str, Any], best: Path) -> str:
     if found["best"] is None:
         reasons = dict.fromkeys(t["reason"] for t in trials if t["reason"])
         return "\n".join([*lines, "no trial is complete, so there is nothing to choose: " + "; ".join(reasons)])
-    top, start = trials[found["best"]], trials[0]
+    top, start = trials[found["best"]], trials[found["first"]]
     lines.append(
         f"best:  trial {top['number']:>3}  {top['value']:5.1f}  {' '.join(top['overrides']) or 'as it starts'}"
     )
     if start["value"] is None:
-        lines.append(f"start: trial   0  failed: {start['reason']}")
+        lines.append(f"start: trial {start['number']:>3}  {start['state']}: {start['reason']}")
     else:
-        lines.append(f"start: trial   0  {start['value']:5.1f}")
+        lines.append(f"start: trial {start['number']:>3}  {start['value']:5.1f}")
         noise = 196 * np.sqrt(max(top["value"] * (100 - top["value"]), 1) / 1e4 / max(1, held["clips"]))
         lines.append(
             f"difference {top['value'] - start['value']:+.1f} points; one score is sure to ±{noise:.1f} (95 %, "

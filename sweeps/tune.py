@@ -5,6 +5,7 @@ trials=50            to have in the end; more of them later go on from there
 score=linear_fast    protocol that judges, on training subjects that are withheld (retrieval, finetune, ...)
 seeds=[0,1]          a trial's score is the mean over them
 workers=N            processes; with one, the same command always ends with the same trials
+retry=failed         trials that failed are done again
 dry=true             what would be tuned, what is there already, and about how long it takes
 All else as for sweeps/run.py (method, data, scale, setting, SECTION.FIELD=VALUE): where the search starts.
 The best is written as a file for `python sweeps/run.py tuned=PATH`.
@@ -20,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import median
@@ -31,7 +33,7 @@ if __name__ == "__main__":
 
 from methods.base import method_class
 from methods.trainer import steps_in
-from skeletons.errors import BadInput, command
+from skeletons.errors import BadInput, command, unknown
 from sweeps.budget import step_seconds
 from sweeps.identity import data_of, device_of
 from sweeps.plan import Work
@@ -39,10 +41,10 @@ from sweeps.progress import Progress
 from sweeps.spaces import Space, fit_space, read_space
 from sweeps.studies import best_file, conclude, summary
 from sweeps.tuned import with_tuned
-from sweeps.tuning import Event, Search, open_search, study_name, work_through, works_of
+from sweeps.tuning import Event, Search, open_search, study_name, to_do, work_through, works_of
 from sweeps.workers import worker_count
 
-OWN = {"tune": "optimizer", "trials": "50", "score": "linear_fast"}
+OWN = {"tune": "optimizer", "trials": "50", "score": "linear_fast", "retry": ""}
 
 
 def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
@@ -58,6 +60,8 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
             raise BadInput(f"{override!r}: one method is tuned at a time, by `score=`; leave that out")
     if not own["trials"].isdigit() or not int(own["trials"]):
         raise BadInput(f"trials={own['trials']}: write a whole number of trials, e.g. trials=50")
+    if own["retry"] not in ("", "failed"):
+        raise unknown("retry", own["retry"], ["failed"])
     space = read_space(own["tune"])
     works = works_of(given, own["score"])
     config = works[0].config
@@ -72,7 +76,11 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
     said = {o.partition("=")[0] for o in line}
     space = fit_space(space, config, said)
     name = study_name(works, space)
-    return Search(name, given, space, own["score"], int(own["trials"]), Path(config.runs).resolve()), works
+    search = Search(name, given, space, own["score"], int(own["trials"]), Path(config.runs).resolve())
+    if own["retry"] and search.journal.is_file():
+        failed = [t.number for t in open_search(search).get_trials(deepcopy=False) if t.state.name == "FAIL"]
+        search = replace(search, again=tuple(failed))
+    return search, works
 
 
 def show_plan(search: Search, works: list[Work]) -> None:
@@ -83,7 +91,7 @@ def show_plan(search: Search, works: list[Work]) -> None:
         there = open_search(search).get_trials(deepcopy=False)
     states = [t.state.name.lower() for t in there]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)) or "none"
-    left = max(0, search.trials - len(there)) + states.count("running")
+    left = to_do(search, open_search(search)) if there else search.trials
     print(f"{search.name}: {search.trials} trials of seeds {[w.seed for w in works]}; there: {counts}; {left} to do")
     seconds, how = _expected(there, works)
     workers = _workers(works[0], left)
@@ -129,8 +137,7 @@ def main(line: Sequence[str]) -> int:
     _show_space(search.space)
     study = open_search(search)
     written = "python sweeps/tune.py " + " ".join(line)
-    there = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
-    left = search.trials - len(there)
+    left = to_do(search, study)
     died: list[str] = []
     if left > 0:
         workers = _workers(works[0], left)
@@ -140,7 +147,8 @@ def main(line: Sequence[str]) -> int:
                 progress.event(*event)
                 if event[0] in ("finished", "failed"):
                     conclude(search, works, study, written)
-                died.extend([event[2]["reason"]] * (event[0] == "died"))
+                if event[0] == "died":
+                    died.append(event[2]["reason"])
 
             run_all(search, workers, tell)
     found = conclude(search, works, study, written)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
@@ -57,6 +57,7 @@ class Search:
         score: protocol that judges.
         trials: to have in the end.
         root: folder of all runs.
+        again: trials that failed before and are to be done again.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Search:
     score: str
     trials: int
     root: Path
+    again: tuple[int, ...] = ()
 
     @property
     def journal(self) -> Path:
@@ -124,11 +126,14 @@ def propose(trials: list[FrozenTrial], space: Space) -> dict[str, Any]:
 
 
 class Claims:
-    """Who works on which trial: locks on single bytes of a file, which the system frees when their process dies."""
+    """Who works on which trial: locks on single bytes of a file, which the system frees when their process dies.
 
-    def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(path, "ab")  # noqa: SIM115 (open as long as claims are held)
+    Args:
+        file: open for writing, once in a process.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -153,7 +158,7 @@ class Claims:
 
 
 def next_trial(search: Search, study: Study, claims: Claims) -> FrozenTrial | None:
-    """A trial to work on: one whose worker died, else a new one; None where there are enough."""
+    """A trial to work on: one whose worker died, one that is done again, a new one; None where there are enough."""
     from optuna.trial import TrialState, create_trial
 
     with claims.alone():
@@ -161,28 +166,52 @@ def next_trial(search: Search, study: Study, claims: Claims) -> FrozenTrial | No
         for trial in trials:
             if trial.state == TrialState.RUNNING and claims.take(trial.number):
                 return trial
-        if len(trials) >= search.trials:
+        again = _again(search, trials)
+        if not again and _counted(trials) >= search.trials:
             return None
-        values = propose(trials, search.space)
-        told = {"overrides": search.space.overrides(values)}
-        distributions = search.space.distributions
+        values = trials[again[0]].params if again else propose(trials, search.space)
+        told = {"overrides": search.space.overrides(values)} | ({"again": again[0]} if again else {})
         study.add_trial(
-            create_trial(state=TrialState.RUNNING, params=values, distributions=distributions, user_attrs=told)
+            create_trial(
+                state=TrialState.RUNNING,
+                params=values,
+                distributions=search.space.distributions,
+                user_attrs=told,
+            )
         )
         claims.take(len(trials))
         return study.get_trials(deepcopy=False)[-1]
+
+
+def _again(search: Search, trials: list[FrozenTrial]) -> list[int]:
+    begun = {t.user_attrs.get("again") for t in trials}
+    return [number for number in search.again if number not in begun]
+
+
+def _counted(trials: list[FrozenTrial]) -> int:
+    """Trials, one that was done again counted once."""
+    return sum("again" not in t.user_attrs for t in trials)
+
+
+def to_do(search: Search, study: Study) -> int:
+    """Trials that are to be begun or finished."""
+    trials = study.get_trials(deepcopy=False)
+    unfinished = sum(not t.state.is_finished() for t in trials)
+    return max(0, search.trials - _counted(trials)) + unfinished + len(_again(search, trials))
 
 
 def work_through(search: Search, tell: Callable[[Event], None]) -> None:
     """Carry out trials until there are enough. One that fails is recorded with its reason, the others go on."""
     from optuna.trial import Trial
 
-    study, claims = open_search(search), Claims(search.journal.with_suffix(".claims"))
-    while (found := next_trial(search, study, claims)) is not None:
-        try:
-            _carry_out(search, study, Trial(study, found._trial_id), tell)
-        finally:
-            claims.leave(found.number)
+    study = open_search(search)
+    with open(search.journal.with_suffix(".claims"), "ab") as file:
+        claims = Claims(file)
+        while (found := next_trial(search, study, claims)) is not None:
+            try:
+                _carry_out(search, study, Trial(study, found._trial_id), tell)
+            finally:
+                claims.leave(found.number)
 
 
 def _carry_out(search: Search, study: Study, trial: Trial, tell: Callable[[Event], None]) -> None:
@@ -259,14 +288,15 @@ class Curve:
         train = work.config.train
         steps = max(1, steps_in(train.length, train.batch, len(data_of(work.config)[1].train)))
         self.places = {round(steps * (i + 1) / train.evaluations): i + 1 for i in range(train.evaluations)}
-        self.last, self.trial = train.evaluations, trial
-        self.known = set(_stored(trial.study, trial).intermediate_values)
+        stored = _stored(trial.study, trial)
+        self.last, self.trial, self.known = train.evaluations, trial, set(stored.intermediate_values)
+        self.start = not stored.user_attrs["overrides"]
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take note of a line of metrics.
 
         Raises:
-            TrialPruned: the trial is worse than the median of the others; never the start (trial 0).
+            TrialPruned: the trial is worse than the median of the others; never the start.
         """
         from optuna.exceptions import TrialPruned
 
@@ -276,7 +306,7 @@ class Curve:
         if place not in self.known:
             self.trial.report(line["knn"], place)
             self.known.add(place)
-        if place < self.last and self.trial.number and self.trial.should_prune():
+        if place < self.last and not self.start and self.trial.should_prune():
             raise TrialPruned
 
 
