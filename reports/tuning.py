@@ -14,6 +14,7 @@ from skeletons.errors import BadInput, unknown
 from sweeps.records import Records, read_json
 
 BLUE, ORANGE, BLACK, GREY = LINES[0][0], LINES[1][0], LINES[6][0], LINES[7][0]
+SCORE = "% right, withheld subjects"
 ACROSS, MOST = 3, 6  # panels in a row; settings that get one
 
 
@@ -48,13 +49,20 @@ def draw(study: dict[str, Any]) -> Figure:
     _curves(panels[1], study)
     _importance(panels[2], study)
     settings = {p["key"]: p for p in study["space"]}
-    for axes, key in zip(panels[ACROSS:], order):
+    for number, (axes, key) in enumerate(zip(panels[ACROSS:], order)):
         _setting(axes, study, settings[key])
+        if number % ACROSS == 0:
+            axes.set_ylabel(SCORE)
+        if number == 0:
+            axes.legend(fontsize=7, frameon=False)
     for axes in panels[ACROSS + len(order) :]:
         axes.set_visible(False)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
+        axes.title.set_size(10)
         axes.set_axisbelow(True)
     held = study["withheld"]
     what = f"{study['method']} on {study['data']}, split {study['split']}, scale {study['scale']}"
@@ -95,7 +103,7 @@ def _history(axes: Axes, study: dict[str, Any]) -> None:
     for state, (mark, height) in LOW.items():
         if state in kinds:
             _unscored(axes, [t["number"] for t in kinds[state]], state, mark, height)
-    axes.set(title="history", xlabel="trial", ylabel="% right, withheld subjects")
+    axes.set(title="history", xlabel="trial", ylabel=SCORE)
     axes.margins(y=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#e0e0e0", linewidth=0.6)
@@ -118,8 +126,8 @@ def _curves(axes: Axes, study: dict[str, Any]) -> None:
             axes.plot(places[-1:], knn[-1:], "x", color="#666666", markersize=5)
         else:
             axes.plot(places, knn, "-", color=BLUE, linewidth=0.9, alpha=0.6)
-    axes.set(title="online kNN, by which trials are pruned", xlabel=f"evaluation, of {study['evaluations']}")
-    axes.set_ylabel("% right, withheld subjects")
+    axes.set(title="online kNN, which prunes", xlabel=f"evaluation, of {study['evaluations']}")
+    axes.set_ylabel(SCORE)
     axes.set_xlim(0.8, study["evaluations"] + 0.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="#e0e0e0", linewidth=0.6)
@@ -170,7 +178,10 @@ def _setting(axes: Axes, study: dict[str, Any], parameter: dict[str, Any]) -> No
         axes.set_xlim(-0.5, len(choices) - 0.5)
     elif parameter["log"]:
         axes.set_xscale("log")
+    if not whole:  # all of the range, and a little more, so that marks at its ends are seen
+        low, high = parameter["low"], parameter["high"]
+        room = (high / low) ** 0.04 if parameter["log"] else 0.04 * (high - low)
+        axes.set_xlim(*((low / room, high * room) if parameter["log"] else (low - room, high + room)))
     axes.margins(y=0.25)
-    axes.set(xlabel=key, ylabel="% right, withheld subjects")
+    axes.set_xlabel(key)
     axes.grid(color="#e0e0e0", linewidth=0.6)
-    axes.legend(fontsize=7, frameon=False)

@@ -104,7 +104,9 @@ class Parameter:
     @property
     def ends(self) -> list[Any]:
         """Values that differ as much as any: does anything change between them?"""
-        return self.choices if self.kind == "categorical" else [self.low, self.high]
+        if self.kind == "categorical":
+            return self.choices
+        return [int(n) if self.kind == "int" else n for n in (self.low, self.high) if n is not None]
 
     def shown(self) -> str:
         """The range in words."""

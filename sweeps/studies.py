@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,7 @@ def conclude(search: Search, works: list[Work], study: Study, command: str) -> d
         "pooling": judgement.pooling,
         "withheld": {"clips": len(held), "subjects": _subjects(data.table, held), "of": len(part.train)},
         "evaluations": config.train.evaluations,
-        "space": [
-            {"key": p.key, "range": p.shown(), "log": p.log, "kind": p.kind, "choices": [text(c) for c in p.choices]}
-            for p in search.space.parameters
-        ],
+        "space": [asdict(p) | {"choices": [text(c) for c in p.choices]} for p in search.space.parameters],
         "start": search.space.start,
         "first": first["number"],
         "dropped": search.space.dropped,
