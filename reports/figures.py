@@ -12,6 +12,9 @@ figure=confusion   which class the clips of each class were given        (cell=N
 figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
 figure=robustness  accuracy as test clips get worse, cells together      (cell=a,b; needs protocol=robustness)
 All five take split=NAME and seed=N too.
+
+From a study of sweeps/tune.py [runs=DIR]:
+figure=tuning      its history, the curves that pruned, and what mattered   (study=NAME; by default the newest)
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from reports.masks import mask_gallery
 from reports.recorded import clip_animation, clip_gallery
 from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
+from reports.tuning import tuning_picture
 from skeletons.errors import BadInput, command, unknown
 from skeletons.whole import written_whole
 from sweeps.config import Config, compose
@@ -51,6 +55,7 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "classes": class_accuracy,
     "robustness": robustness_curves,
 }
+FROM_STUDIES: dict[str, Callable[[Records, dict[str, str]], tuple[Figure, str]]] = {"tuning": tuning_picture}
 OWN = ("figure", "out", "clip", "seed", "clips", "class")
 PLAN = ("plan", "table", "data", "scale", "setting")
 PART = ("cell", "to", "protocol", "split", "seed")
@@ -101,12 +106,15 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     given = dict(a.partition("=")[::2] for a in arguments)
-    known = (*FROM_CLIPS, *FROM_RECORDS)
+    known = (*FROM_CLIPS, *FROM_RECORDS, *FROM_STUDIES)
     if "figure" not in given:
         raise BadInput(f"say which figure: figure={'|'.join(known)}")
     if given["figure"] not in known:
         raise unknown("figure", given["figure"], known)
-    drawn, name = (from_clips if given["figure"] in FROM_CLIPS else from_records)(arguments)
+    if given["figure"] in FROM_STUDIES:
+        drawn, name = FROM_STUDIES[given["figure"]](Records(given.get("runs", "runs")), given)
+    else:
+        drawn, name = (from_clips if given["figure"] in FROM_CLIPS else from_records)(arguments)
     out = Path(given.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):

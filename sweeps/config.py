@@ -103,6 +103,7 @@ class Config:
 
     Attributes:
         encoder: file of an encoder to judge, instead of training one: one that SkelBench wrote, or SLiM's release.
+        tuned: file of settings that sweeps/tune.py found; those on the command line win over them.
         setting, scale: names of the chosen groups, for the record.
         budget: the cost that a table's cells share: clips, flops or seconds (see sweeps/budget.py).
         seeds: one run of each cell for each seed.
@@ -130,6 +131,7 @@ class Config:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     ablation: AblationConfig = field(default_factory=AblationConfig)
     encoder: str = ""
+    tuned: str = ""
     setting: str = "paper"
     scale: str = "demo"
     budget: str = "clips"

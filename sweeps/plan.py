@@ -20,6 +20,7 @@ from skeletons.streams import JOINT
 from sweeps import ranks
 from sweeps.config import Config, compose, options
 from sweeps.identity import RAW, Judgement, data_of, digest, given_identity, judgement, pretraining_identity
+from sweeps.tuned import with_tuned
 
 UNTRAINED, NATIVE = "untrained", " native"
 TRANSFER = {"frozen": "linear_fast", "fine-tuned": "finetune"}
@@ -216,7 +217,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     Cells come from the ablation, from `grid.*`, or are the one configuration itself. The floors are the untrained
     encoder of the reference cell and raw coordinates.
     """
-    plain, grid = grid_cells(overrides)
+    plain, grid = grid_cells(with_tuned(overrides))
     config = compose(plain)
     said = {o.partition("=")[0] for o in plain}
     composed: dict[str, Config] = {}

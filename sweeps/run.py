@@ -3,6 +3,7 @@
 ablation=NAME        fill a table                     (see sweeps/conf/ablation)
 method=NAME          train and judge one method       (see sweeps/conf/method)
 encoder=PATH         judge an encoder from a file     (one of ours, or SLiM's release)
+tuned=PATH           with the settings in a file      (that sweeps/tune.py wrote; what is said beside it wins)
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   (data.stream=joint|bone|motion)
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
@@ -33,6 +34,7 @@ from sweeps.progress import Progress
 from sweeps.ranks import under_torchrun
 from sweeps.records import Records, write_json
 from sweeps.remote import fetch, send_plan
+from sweeps.tuned import read_tuned
 
 
 def plan_name(config: Config, works: Sequence[Work]) -> str:
@@ -59,6 +61,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "stream": " ".join(dict.fromkeys(w.config.data.stream for w in works)),
             "scale": config.scale,
             "setting": config.setting,
+            "tuned": read_tuned(Path(config.tuned))["found"] if config.tuned else {},
             "written": time.time(),
             "works": [
                 {
