@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -22,16 +23,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_nobody_disturbed(tmp_path):
-    asked = ["kills=6", "runs=4", "workers=2", "steps=6", "fresh=0", f"keep={tmp_path / 'arena'}"]
+    asked = ["kills=5", "runs=4", "workers=2", "steps=4", "fresh=0", f"keep={tmp_path / 'arena'}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweeps.kills", *asked], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills" in done.stdout
+    assert "5 kills" in done.stdout
 
 
 def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
+    reported = SimpleNamespace(run=lambda line: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(run, "subprocess", reported)
     line = [*tiny, "method=untrained", "protocol=retrieval", "ablation.floors=false"]
     assert run.main(line) == 0
     (log,) = (tmp_path / "runs" / "studies").glob("*.log")
@@ -48,12 +50,12 @@ def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(t
 
 
 @pytest.mark.parametrize(
-    ("number", "everybody", "status", "says"),
-    [(signal.SIGTERM, False, 143, "ended"), (signal.SIGINT, True, 130, "interrupted")],
+    ("number", "everybody", "workers", "status", "says"),
+    [(signal.SIGTERM, False, 2, 143, "ended"), (signal.SIGINT, True, 1, 130, "interrupted")],
 )
-def test_who_is_asked_to_end_does_so_at_once_and_says_how_to_go_on(tiny, number, everybody, status, says):
+def test_who_is_asked_to_end_does_so_at_once_and_says_how_to_go_on(tiny, number, everybody, workers, status, says):
     """A terminal's Ctrl-C reaches the whole process group, a `kill` the command alone."""
-    line = [*tiny, "grid.method=mamp,slim", "train.length=100000 steps", "workers=2", "ablation.floors=false"]
+    line = [*tiny, "grid.method=mamp,slim", "train.length=100000 steps", "ablation.floors=false", f"workers={workers}"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "sweeps" / "run.py"), *line],
         stdout=subprocess.PIPE,
@@ -63,8 +65,10 @@ def test_who_is_asked_to_end_does_so_at_once_and_says_how_to_go_on(tiny, number,
     )
     assert process.stdout is not None
     started = 0
-    while started < 2:
-        started += "started" in process.stdout.readline()
+    while started < workers:
+        shown = process.stdout.readline()
+        assert shown, "it ended before it was asked to"
+        started += "started" in shown
     os.killpg(process.pid, number) if everybody else process.send_signal(number)
     _, told = process.communicate(timeout=30)  # about a second, where nothing else runs
     assert process.returncode == status, told
