@@ -129,7 +129,7 @@ def _name_lost(followers: Sequence[Follower], wait: float) -> None:
                 lost.append(follower)
     if lost:
         first = min(lost, key=lambda follower: follower.said.stat().st_mtime)
-        words = first.said.read_text().strip().splitlines() or ["it said nothing"]
+        words = first.said.read_text().strip().splitlines() or [f"exit status {first.process.returncode}"]
         raise TrainingFailed(f"rank {first.rank} of {len(followers) + 1} ended before the training did: {words[-1]}")
 
 
