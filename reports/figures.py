@@ -32,11 +32,15 @@ if __name__ == "__main__":
 
 from matplotlib.figure import Figure
 
+from reports.bars import ablation_bars
 from reports.classes import class_accuracy
 from reports.confusion import confusion_matrix
+from reports.curves import training_curves
 from reports.embedding import embedding_map
+from reports.labels import label_efficiency
 from reports.make import chosen_plans
 from reports.masks import mask_gallery
+from reports.pareto import pareto
 from reports.recorded import clip_animation, clip_gallery
 from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
@@ -54,6 +58,10 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "confusion": confusion_matrix,
     "classes": class_accuracy,
     "robustness": robustness_curves,
+    "pareto": pareto,
+    "bars": ablation_bars,
+    "curves": training_curves,
+    "labels": label_efficiency,
 }
 FROM_STUDIES: dict[str, Callable[[Records, dict[str, str]], tuple[Figure, str]]] = {"tuning": tuning_picture}
 OWN = ("figure", "out", "clip", "seed", "clips", "class")

@@ -1,0 +1,79 @@
+"""What a run cost in FLOPs, from its records: counted on the meta device, once for each configuration, and kept in
+`runs/flops.json`, for counting takes about as long as drawing.
+
+A clip of one person, on the joints of the data that was trained on. FLOPs = 2 x MAC (see reports/flops.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from skeletons.topology import topology_of
+from sweeps.config import Config, from_yaml
+from sweeps.identity import digest
+from sweeps.records import Records, read_json, write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Spent:
+    """FLOPs of one run.
+
+    Attributes:
+        inference: of the encoder that is kept, on one person of one clip.
+        training: of the whole training, all views, networks and heads, forward and backward; 0 where nothing is
+            trained.
+    """
+
+    inference: float
+    training: float
+
+
+def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
+    """What each run cost; without those that trained elsewhere (an encoder that was given) or left no record."""
+    path = records.root / "flops.json"
+    known: dict[str, Any] = read_json(path) or {}
+    found, before = {}, len(known)
+    for identity in identities:
+        told = records.about(identity).get("hashed")
+        if not told:
+            continue
+        shape = {name: told.get(name) for name in ("method", "fields", "versions", "topology", "masking")}
+        key = digest({"counting": VERSION, **shape})
+        if key not in known:
+            inference, step = counted_on(config_of(records, identity), topology_of(*told["topology"]))
+            known[key] = {"method": told["method"], "inference": inference, "step": step}
+        one = known[key]
+        found[identity] = Spent(one["inference"], one["step"] * told.get("steps", 0))
+    if len(known) > before:
+        try:
+            write_json(path, known)
+        except OSError:  # somebody else's records: counted again next time
+            pass
+    return found
+
+
+def config_of(records: Records, identity: str) -> Config:
+    """The configuration that a run was trained with; how it was judged, which may be of another version, is left out."""
+    read = yaml.load((records.run(identity) / "config.yaml").read_text(), Loader=yaml.SafeLoader)
+    return from_yaml(yaml.safe_dump({k: v for k, v in read.items() if k not in ("protocol", "ablation")}))
+
+
+def counted_on(config: Config, topology: Any) -> tuple[int, int]:
+    """FLOPs of the encoder on one person, and of a training step on clips of one person."""
+    import torch
+
+    from methods.base import build
+    from methods.flops import counted
+    from sweeps.costs import CLASSES, count_step, parts_of, views_of
+
+    method = build(parts_of(config, topology, CLASSES)).to("meta")
+    joints = torch.empty(1, config.views.frames, len(topology), 3, device="meta")
+    inference = counted(lambda: method.kept(joints))
+    if not method.trains:
+        return inference, 0
+    return inference, sum(count_step(method, views_of(method, config, len(topology), 1)).flops.values())
