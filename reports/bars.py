@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.chosen import Arguments
 from reports.literature import published_columns
-from reports.measured import Measured, is_floor, left_out, measured, name_of
-from reports.style import BETTER, BLUE, EVEN, GREY, INK, LINE, NOTE, SKY, WORSE, plain
+from reports.measured import Measured, is_floor, left_out, measured, name_of, span
+from reports.style import BETTER, BLUE, EVEN, GREY, INK, LINE, NOTE, SKY, WORSE, plain, titled
 from sweeps.records import Records
 
 ROW = 0.34  # inches
@@ -51,7 +50,7 @@ def ablation_bars(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     if published:
         stars = any(value.endswith("*") for column in published.values() for value in column.values())
         said.append(f"hollow: published ({plan['source']}), NTU-60" + ("; * its cell was inferred" if stars else ""))
-    figure.suptitle("\n".join([plan["title"], there.about(), *said]))
+    titled(figure, plan["title"], there.about(), *said)
     return figure
 
 
@@ -67,12 +66,18 @@ def _bars(axes: Axes, there: Measured, cells: list[str], base: str) -> None:
     for place, (cell, one) in enumerate(zip(cells, each)):
         floor = is_floor(cell)
         colour = "white" if floor else BLUE if cell == base else SKY
-        axes.barh(place, one.mean, color=colour, edgecolor=GREY if floor else colour, hatch="////" if floor else "", height=0.7)
-        if one.how != "none":
-            axes.plot([one.low, one.high], [place, place], color=LINE, linewidth=1.1)
-        end = one.high if one.how != "none" else one.mean
-        axes.annotate(f"{one.mean:.1f}", (end, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=NOTE)
-    axes.set_xlim(0, min(108.0, 1.12 * max(np.nanmax([o.high, o.mean]) for o in each)))
+        axes.barh(
+            place,
+            one.mean,
+            color=colour,
+            edgecolor=GREY if floor else colour,
+            hatch="////" if floor else "",
+            height=0.7,
+        )
+        axes.plot(span(one), [place, place], color=LINE, linewidth=1.1)
+        beside = {"textcoords": "offset points", "va": "center", "fontsize": NOTE}
+        axes.annotate(f"{one.mean:.1f}", (span(one)[1], place), xytext=(4, 0), **beside)
+    axes.set_xlim(0, min(108.0, 1.12 * max(span(one)[1] for one in each)))
     axes.set_xlabel("% right")
     axes.tick_params(axis="y", length=0)
     plain(axes, "x")
@@ -88,15 +93,22 @@ def _differences(
         gap = there.difference(cell, base) if cell != base else None
         if gap is not None:
             colour = EVEN if gap.how == "none" or not gap.excludes_zero() else BETTER if gap.mean > 0 else WORSE
-            if gap.how != "none":
-                axes.plot([gap.low, gap.high], [place - shift / 2] * 2, color=colour, linewidth=1.8)
+            axes.plot(span(gap), [place - shift / 2] * 2, color=colour, linewidth=1.8)
             axes.plot(gap.mean, place - shift / 2, "o", color=colour, markersize=6.5, label=f"measured {cell}")
         for number, column in enumerate(published.values()):
             if cell == base or cell not in column:
                 continue
             marker = HOLLOW[number % len(HOLLOW)]
             value = _number(column[cell]) - _number(column[base])
-            axes.plot(value, place + shift, marker, color=INK, markerfacecolor="white", markersize=6, label=f"published {cell}")
+            axes.plot(
+                value,
+                place + shift,
+                marker,
+                color=INK,
+                markerfacecolor="white",
+                markersize=6,
+                label=f"published {cell}",
+            )
             if column[cell].endswith("*"):
                 axes.annotate("*", (value, place + shift), xytext=(4, -4), textcoords="offset points", fontsize=NOTE)
     axes.axvline(0, color=LINE, linewidth=0.9)

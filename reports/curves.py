@@ -16,7 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, cells_in, split_in
-from reports.style import looks, plain
+from reports.style import looks, plain, titled
 from skeletons.errors import BadInput, unknown
 from sweeps.records import Records
 
@@ -111,5 +111,5 @@ def training_curves(plan: dict[str, Any], records: Records, wanted: Arguments) -
         plain(axes)
     figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=PER_ROW)
     seeds = f"mean of {count} seeds, bands from the least to the greatest" if count > 1 else "one seed"
-    figure.suptitle(f"{plan['title']}: training on {plan['data']} {split}, scale {plan['scale']}, {seeds}")
+    titled(figure, f"{plan['title']}: training on {plan['data']} {split}, scale {plan['scale']}, {seeds}")
     return figure

@@ -32,6 +32,8 @@ if __name__ == "__main__":
 
 from matplotlib.figure import Figure
 
+from reports.attention import attention_map
+from reports.augmentations import augmentation_gallery
 from reports.bars import ablation_bars
 from reports.classes import class_accuracy
 from reports.confusion import confusion_matrix
@@ -50,7 +52,11 @@ from skeletons.whole import written_whole
 from sweeps.config import Config, compose
 from sweeps.records import Records
 
-FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery, "clips": clip_gallery}
+FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {
+    "masks": mask_gallery,
+    "clips": clip_gallery,
+    "augment": augmentation_gallery,
+}
 MOVING: dict[str, Callable[[Config, dict[str, str], Path], None]] = {"clips": clip_animation}
 FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figure]] = {
     "embedding": embedding_map,
@@ -62,11 +68,12 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "bars": ablation_bars,
     "curves": training_curves,
     "labels": label_efficiency,
+    "attention": attention_map,
 }
 FROM_STUDIES: dict[str, Callable[[Records, dict[str, str]], tuple[Figure, str]]] = {"tuning": tuning_picture}
 OWN = ("figure", "out", "clip", "seed", "clips", "class")
 PLAN = ("plan", "table", "data", "scale", "setting")
-PART = ("cell", "to", "protocol", "split", "seed")
+PART = ("cell", "to", "class", "protocol", "split", "seed")
 
 
 def from_clips(arguments: Sequence[str]) -> tuple[Figure, str]:

@@ -1,7 +1,7 @@
 """The label-efficiency curve: accuracy over the share of training labels that an encoder was fine-tuned with.
 
 Beside few labels stands what the same encoders reach with all of them, where the records have it: fine-tuned (the
-line's end) and frozen under a linear probe (apart, half filled). Published curves are hollow and in a panel of their
+line's end) and frozen under a linear probe (apart, at the right). Published curves are hollow and in a panel of their
 own.
 """
 
@@ -10,20 +10,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from reports.chosen import Arguments, cells_in, command_for
-from reports.intervals import estimate, scores
+from reports.intervals import Estimate, estimate, scores
 from reports.literature import published_columns
-from reports.measured import BY_SEED, all_measured, is_floor, name_of
-from reports.style import INK, looks, plain
+from reports.measured import BY_SEED, all_measured, is_floor, name_of, span
+from reports.style import looks, plain, titled
 from skeletons.errors import BadInput
 from sweeps.records import Records, read_json
 
-ALL, PER_ROW = 1.0, 5
+ALL, FROZEN, PER_ROW = 1.0, 2.0, 5  # where all labels stand on the axis, and where frozen encoders do
+BESIDE = 3.0  # points from one cell to the next, so that intervals do not hide each other
 PROBES = ("linear", "linear_fast")
 
 
@@ -64,53 +64,51 @@ def label_efficiency(plan: dict[str, Any], records: Records, wanted: Arguments) 
         curves[cell].setdefault(ALL, whole) if whole else None
         frozen |= {cell: probed} if probed else {}
     published = _published(plan, names)
-    figure = Figure(figsize=(11.0 if published else 6.5, 4.4 + 0.22 * -(-len(names) // PER_ROW)), layout="constrained")
+    figure = Figure(figsize=(11.0 if published else 7.0, 4.4 + 0.22 * -(-len(names) // PER_ROW)), layout="constrained")
     panels = figure.subplots(1, 2 if published else 1, squeeze=False)[0]
     for place, cell in enumerate(names):
-        _line(panels[0], {s: estimate([scores(r) for r in by.values()]) for s, by in curves[cell].items()}, cell, look, place)
+        moved = ScaledTranslation(BESIDE * (place - (len(names) - 1) / 2) / 72, 0, figure.dpi_scale_trans)
+        points = {share: estimate([scores(r) for r in by.values()]) for share, by in curves[cell].items()}
+        _line(panels[0], points, look[cell], moved, name_of(cell))
         if cell in frozen:
-            one = estimate([scores(r) for r in frozen[cell].values()])
-            panels[0].plot(ALL, one.mean, **{**look[cell], "linestyle": "none"}, fillstyle="left", markersize=7)
-    for cell, points in published.items():
-        shares = sorted(points)
+            _line(panels[0], {FROZEN: estimate([scores(r) for r in frozen[cell].values()])}, look[cell], moved)
+    for cell, shown in published.items():
         style = {**look[cell], "markerfacecolor": "white", "linestyle": (0, (4, 1.5))}
-        panels[1].plot(shares, [points[s] for s in shares], label=cell, markersize=7, **style)
-    for axes in panels:
-        _shares(axes)
+        panels[1].plot(sorted(shown), [shown[s] for s in sorted(shown)], markersize=7, **style)
+    _shares(panels[0], {share for of in curves.values() for share in of} | ({FROZEN} if frozen else set()))
+    if published:
+        _shares(panels[1], {share for of in published.values() for share in of})
     panels[0].set_ylabel("% right, measured")
     if published:
         panels[1].set_ylabel("% right on NTU-60 X-Sub, published")
     some = next(iter(next(iter(curves[names[0]].values())).values()))
-    handles, labels = panels[0].get_legend_handles_labels()
-    if frozen:
-        handles.append(Line2D([], [], color=INK, marker="o", linestyle="none", fillstyle="left", markersize=7))
-        labels.append("all labels, frozen: linear probe")
-    figure.legend(handles, labels, loc="outside lower center", ncols=PER_ROW)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=PER_ROW)
     most = max(len(by) for shares in curves.values() for by in shares.values())
     how = f"{most} seeds, t-intervals over them" if most >= 3 else "intervals: bootstrap over test clips"
     said = [f"hollow: published ({plan['source']}), other data and sizes"] if published else []
     about = f"measured on {some['data']} {split}, scale {plan['scale']}, {some['test_clips']} test clips; {how} (95 %)"
-    figure.suptitle("\n".join([f"{plan['title']}: accuracy over the share of labels", about, *said]))
+    titled(figure, f"{plan['title']}: accuracy over the share of labels", about, *said)
     return figure
 
 
-def _line(axes: Axes, points: dict[float, Any], cell: str, look: dict[str, dict[str, Any]], place: int) -> None:
-    """A cell's curve; intervals of neighbours stand a little apart."""
-    shares = np.array(sorted(points))
-    at = shares * 1.025 ** (place - 3)
-    axes.plot(shares, [points[s].mean for s in shares], label=name_of(cell), **look[cell])
-    for share, x in zip(shares, at):
-        one = points[share]
-        if one.how != "none":
-            axes.plot([x, x], [one.low, one.high], color=look[cell]["color"], linewidth=0.8, alpha=0.6)
+def _line(axes: Axes, points: dict[float, Estimate], look: dict[str, Any], moved: Transform, name: str = "") -> None:
+    """A cell's curve with its intervals, a little aside."""
+    shares, place = sorted(points), axes.transData + moved
+    means = [points[share].mean for share in shares]
+    axes.plot(shares, means, transform=place, label=name or "_frozen", **look)
+    axes.update_datalim([(share, v) for share in shares for v in span(points[share])])
+    for share in shares:
+        ends = span(points[share])
+        axes.plot([share] * 2, ends, color=look["color"], linewidth=0.9, alpha=0.7, transform=place, label="_interval")
 
 
-def _shares(axes: Axes) -> None:
+def _shares(axes: Axes, shares: set[float]) -> None:
     """The axis of shares, in percent."""
     axes.set_xscale("log")
-    shares = sorted({float(x) for line in axes.lines for x in line.get_xdata() if line.get_label()[0] != "_"})
-    axes.set_xticks(shares, [f"{100 * s:g} %" for s in shares])
+    labels = {FROZEN: "100 %,\nfrozen"}
+    axes.set_xticks(sorted(shares), [labels.get(s, f"{100 * s:g} %") for s in sorted(shares)])
     axes.minorticks_off()
+    axes.set_xlim(min(shares) / 1.5, max(shares) * 1.4)
     axes.set_xlabel("share of training clips with labels (log scale)")
     plain(axes)
 

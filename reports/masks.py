@@ -35,7 +35,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     names = [str(n) for n in data.table.get("clip", np.arange(len(data)))]
     if clip is not None and clip not in names:
         raise unknown("clip", clip, names[:20])
-    row = names.index(clip) if clip is not None else _liveliest(data)
+    row = names.index(clip) if clip is not None else liveliest(data)
     view = centre_view(ClipTensors(data), torch.tensor([row]), config.views, stream=JOINT)  # bodies are drawn
     torch.manual_seed(Draws(seed, "weights").torch_seed())
     encoder = make_encoder(config.backbone, data.topology, config.views.frames)
@@ -47,7 +47,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     return context, data.topology, names[row]
 
 
-def _liveliest(data: Clips) -> int:
+def liveliest(data: Clips) -> int:
     """The clip of one person, seen throughout, that moves most: guided masks have most to show there."""
     best, row = -1.0, 0
     for i, (a, b) in enumerate(zip(data.offsets[:-1], data.offsets[1:])):

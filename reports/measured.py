@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from reports.chosen import Arguments, cells_in, command_for, protocols_in, split_in
+from reports.chosen import Arguments, cells_in, command_for, split_in
 from reports.intervals import Estimate, difference, estimate, scores
 from reports.tables import FLOORS, Results, folds_together, results_of
 from skeletons.errors import BadInput, unknown
@@ -53,6 +53,11 @@ class Measured:
         return f"measured on {some['data']} {self.split}, scale {self.plan['scale']}: {self.heading}; {how} (95 %)"
 
 
+def span(one: Estimate) -> tuple[float, float]:
+    """Ends of an interval; the mean twice, where there is none."""
+    return (one.mean, one.mean) if one.how == "none" else (one.low, one.high)
+
+
 def whole(cell: str) -> str:
     """The cell that `cell` is a stream of (`untrained bone`: untrained), or itself."""
     return cell.partition(" ")[0]
@@ -78,7 +83,10 @@ def all_measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> t
     if "seed" in wanted:
         if wanted["seed"] not in (known := {str(w["seed"]) for w in plan["works"]}):
             raise unknown("seed", wanted["seed"], known)
-        found = {k: {s: r for s, r in by.items() if str(s) == wanted["seed"] or whole(k[0]) == "raw"} for k, by in found.items()}
+        found = {
+            k: {s: r for s, r in by.items() if str(s) == wanted["seed"] or whole(k[0]) == "raw"}
+            for k, by in found.items()
+        }
     if "split" not in wanted:
         found, splits = folds_together(found, list(dict.fromkeys(w["split"] for w in plan["works"])))
         return found, splits[0]
@@ -96,7 +104,11 @@ def measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> Measu
     """
     cells, (found, split) = cells_in(plan, wanted.get("cell", "")), all_measured(plan, records, wanted)
     fullest = sorted(plan["works"], key=lambda w: -len(w["judgements"]))
-    asked = [wanted["protocol"]] if "protocol" in wanted else list(dict.fromkeys(p for w in fullest for p in w["judgements"]))
+    asked = (
+        [wanted["protocol"]]
+        if "protocol" in wanted
+        else list(dict.fromkeys(p for w in fullest for p in w["judgements"]))
+    )
     for protocol in asked:
         there = {c: found[c, split, protocol] for c in cells if found.get((c, split, protocol))}
         if there:
@@ -121,6 +133,3 @@ def left_out(plan: dict[str, Any], there: Measured, wanted: Arguments) -> None:
             raise BadInput(line)
         if cell in judged:
             print(f"left out: {line}")
-
-
-__all__ = ["Measured", "all_measured", "is_floor", "left_out", "measured", "name_of", "protocols_in", "whole"]

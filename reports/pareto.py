@@ -21,9 +21,9 @@ from methods.base import all_methods
 from reports.chosen import Arguments
 from reports.flops import PUBLISHED as TABLE
 from reports.intervals import Estimate
-from reports.measured import Measured, is_floor, left_out, measured, name_of
+from reports.measured import Measured, is_floor, left_out, measured, name_of, span
 from reports.spent import Spent, spent
-from reports.style import GREY, INK, LINE, NOTE, TICK, looks, plain
+from reports.style import GREY, INK, LINE, NOTE, TICK, looks, plain, titled
 from skeletons.errors import BadInput
 from sweeps.plan import UNTRAINED
 from sweeps.records import Records
@@ -67,7 +67,9 @@ def beside(cost: dict[str, float]) -> dict[str, float]:
             groups[-1].append(name)
         else:
             groups.append([name])
-    return {name: BESIDE * (i - (len(g) - 1) / 2) for g in groups for i, name in enumerate(sorted(g, key=list(cost).index))}
+    return {
+        name: BESIDE * (i - (len(g) - 1) / 2) for g in groups for i, name in enumerate(sorted(g, key=list(cost).index))
+    }
 
 
 def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
@@ -87,12 +89,14 @@ def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
     apart = {c for c, method in trained.items() if method in all_methods() and all_methods()[method].uses_labels}
     cells = [c for c in there.cells if c in cost and c not in low]
     if not cells:
-        raise BadInput(f"plan {plan['name']}: no cell that was trained here has a result, so there are no FLOPs to draw")
+        raise BadInput(
+            f"plan {plan['name']}: no cell that was trained here has a result, so there are no FLOPs to draw"
+        )
     for cell in there.cells:
         if cell not in (*cost, *low):
             print(f"left out: {cell}: no record of its training, so no FLOPs")
     look = looks(cells)
-    literature = _published(cells) 
+    literature = _published(cells)
     rows = 2 if literature else 1
     figure = Figure(figsize=(11.0, 3.6 * rows + 0.75 + 0.22 * -(-len(cells) // PER_ROW)), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False, sharey="row")
@@ -115,7 +119,7 @@ def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
     figure.legend(*handles, loc="outside lower center", ncols=PER_ROW)
     said = ["grey: Pareto front; FLOPs = 2 x MAC; equal costs beside each other"]
     said += ["hollow: published (SLiM, arXiv 2603.10648, Table 1), other data and sizes"] if literature else []
-    figure.suptitle(f"{plan['title']}: accuracy against cost\n{there.about()}\n{'; '.join(said)}")
+    titled(figure, f"{plan['title']}: accuracy against cost", there.about(), "; ".join(said))
     return figure
 
 
@@ -178,9 +182,7 @@ def _draw(
     for name in names:
         one, colour = gain[name], look[name]["color"]
         moved = axes.transData + ScaledTranslation(aside[name] / 72, 0, figure.dpi_scale_trans)
-        if one.how != "none":
-            bounds = [one.low, one.high]
-            axes.plot([cost[name]] * 2, bounds, color=colour, linewidth=1.0, alpha=0.7, zorder=2, transform=moved)
+        axes.plot([cost[name]] * 2, span(one), color=colour, linewidth=1.0, alpha=0.7, zorder=2, transform=moved)
         axes.plot(
             cost[name],
             one.mean,
@@ -206,7 +208,7 @@ def _draw(
             color=LINE,
             fontweight="bold",
         )
-    bounds = [v for e in [*gain.values(), *low.values()] for v in (e.low, e.mean, e.high) if np.isfinite(v)]
+    bounds = [v for one in [*gain.values(), *low.values()] for v in span(one)]
     axes.set_ylim(min(bounds) - 0.06 * np.ptp(bounds), max(bounds) + 0.1 * np.ptp(bounds))
     axes.set_xscale("log")
     least, most = min(cost.values()), max(cost.values())

@@ -6,6 +6,7 @@ A clip of one person, on the joints of the data that was trained on. FLOPs = 2 x
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,15 +51,13 @@ def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
         one = known[key]
         found[identity] = Spent(one["inference"], one["step"] * told.get("steps", 0))
     if len(known) > before:
-        try:
+        with suppress(OSError):  # of somebody else's records nothing is kept
             write_json(path, known)
-        except OSError:  # somebody else's records: counted again next time
-            pass
     return found
 
 
 def config_of(records: Records, identity: str) -> Config:
-    """The configuration that a run was trained with; how it was judged, which may be of another version, is left out."""
+    """The configuration that a run was trained with, without how it was judged, which may be of another version."""
     read = yaml.load((records.run(identity) / "config.yaml").read_text(), Loader=yaml.SafeLoader)
     return from_yaml(yaml.safe_dump({k: v for k, v in read.items() if k not in ("protocol", "ablation")}))
 

@@ -8,10 +8,12 @@ was published elsewhere is hollow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY, BLACK, OLIVE, GREY = "#e69f00", "#56b4e9", "#000000", "#999933", "#999999"
@@ -58,6 +60,12 @@ def looks(names: Sequence[str], floors: Iterable[str] = ()) -> dict[str, dict[st
     for number, name in enumerate(n for n in names if n in low):
         found[name] = {"color": ("#777777", GREY)[number % 2], "marker": "x+"[number % 2], "linestyle": ":"}
     return found
+
+
+def titled(figure: Figure, *lines: str) -> None:
+    """What a picture shows, above it; lines that are longer than it is wide are broken."""
+    letters = int(figure.get_figwidth() / 0.082)
+    figure.suptitle("\n".join(fill(line, letters) for line in lines if line))
 
 
 def plain(axes: Axes, grid: str = "both") -> None:
