@@ -68,7 +68,7 @@ def attention_map(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     kept = arrays["attention"].astype(float)
     tokens = kept[0].size
     relative, chosen = kept * tokens, shown_classes(found, kept, wanted)
-    most = max(2.0, float(relative[chosen].max()))
+    most = max(1.5, float(relative[chosen].max()))
     order = [j for members in topology.parts.values() for j in members]
     patches = np.unique(np.linspace(0, kept.shape[1] - 1, MOMENTS).round().astype(int))
     figure = Figure(figsize=(WIDTH, ROW * len(chosen) + 1.3), layout="constrained")
@@ -81,9 +81,13 @@ def attention_map(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
         axes.set_title(found.class_names[number], fontsize=TICK, loc="left", pad=2)
         joints, seen = (arrays[f"attention_{name}"][number][:, None] for name in ("joints", "observed"))
         points = from_the_front(joints.astype(np.float32), seen, topology)[:, 0]
+        spots = points[patches][seen[patches, 0]]
+        x, y = (spots.max(0) + spots.min(0)) / 2
+        half = 0.56 * float(np.ptp(spots, axis=0).max())
         for column, patch in enumerate(patches):
             axes = figure.add_subplot(grid[row, 1 + column])
             _body(axes, points[patch], seen[patch, 0], relative[number, patch], topology, most)
+            axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
             if row == 0:
                 axes.set_title(f"patch {patch + 1}", fontsize=TICK, pad=2)
     bar = figure.colorbar(drawn, ax=figure.axes, fraction=0.012, pad=0.01, aspect=40)
@@ -136,6 +140,5 @@ def _body(axes: Axes, points: np.ndarray, seen: np.ndarray, share: np.ndarray, t
         linewidths=0.4,
         zorder=2,
     )
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.12)
+    axes.set_aspect("equal")
     axes.axis("off")
