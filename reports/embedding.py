@@ -48,6 +48,7 @@ def embedding_map(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     columns = math.ceil(len(found) / rows)
     width = max(7.0, PANEL * columns)
     entries = max(1, int(width / (0.062 * max(map(len, names)) + 0.4)))  # of the legend, in a row
+    entries = math.ceil(len(names) / math.ceil(len(names) / entries))  # rows of equal length
     height = (PANEL + 0.55) * rows + 0.155 * math.ceil(len(names) / entries) + 0.85
     figure = Figure(figsize=(width, height), layout="compressed")
     for place, one in enumerate(found):

@@ -1,17 +1,24 @@
 """`python reports/figures.py figure=NAME [KEY=VALUE ...]`: pictures as PNG and PDF in reports/out (or out=DIR, or
-$SKELBENCH_OUT).
+$SKELBENCH_OUT), all in the style of reports/style.py.
 
 From clips; settings are written as for sweeps/run.py:
 figure=masks       what each masking strategy hides, on real skeletons   (clip=NAME chooses the clip, seed=N the draw)
+figure=augment     augmentations, aware of the body beside limited       (the same)
 figure=clips       clips as skeletons over time; as an animated GIF too  (clips=6 of them, seed=N, class=NAME; clip=a,b)
 
 From the records of the newest plan that has what it takes [plan=NAME|table=stm data=.. scale=.. setting=..] [runs=DIR]:
+figure=pareto      accuracy over FLOPs, of inference and of training     (cell=a,b; protocol=NAME; published ones apart)
+figure=bars        cells, and differences to the reference cell          (the same, and to=NAME; published ones hollow)
+figure=curves      loss, online 1-NN and rank over clips seen            (cell=a,b)
+figure=labels      accuracy over the share of labels                     (cell=a,b; needs protocol=semi)
 figure=embedding   a map of the test clips, cells side by side           (cell=a,b; needs protocol=embedding)
 figure=neighbours  test clips and their nearest training clips, drawn    (cell=NAME; needs protocol=embedding)
 figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear_fast|retrieval|...)
 figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
+figure=attention   what the last layer attends to, on the body   (cell=NAME, class=a,b; needs protocol=embedding)
 figure=robustness  accuracy as test clips get worse, cells together      (cell=a,b; needs protocol=robustness)
-All five take split=NAME and seed=N too.
+All take split=NAME and seed=N too. FLOPs are counted once for each configuration, which takes a second or less, and
+kept in runs/flops.json.
 
 From a study of sweeps/tune.py [runs=DIR]:
 figure=tuning      its history, the curves that pruned, and what mattered   (study=NAME; by default the newest)
@@ -134,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
         path = out / f"{name}.{suffix}"
-        drawn.savefig(path, dpi=150)
+        drawn.savefig(path, dpi=150, metadata={"CreationDate": None} if suffix == "pdf" else None)
         print(f"written: {path}")
     if given["figure"] in MOVING:
         with written_whole(out / f"{name}.gif") as temporary:

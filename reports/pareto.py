@@ -28,7 +28,8 @@ from skeletons.errors import BadInput
 from sweeps.plan import UNTRAINED
 from sweeps.records import Records
 
-PER_ROW, BESIDE = 5, 9.0  # names in a row of the legend; points between those of equal cost
+PER_ROW = 5  # names in a row of the legend
+BESIDE, MOST, ACROSS = 9.0, 120.0, 370.0  # points between those of equal cost, of all of them, and of a panel
 MEASURED = {
     "inference": "encoder on one person of one clip",
     "training": "whole training, all views and networks, one person a clip",
@@ -67,9 +68,12 @@ def beside(cost: dict[str, float]) -> dict[str, float]:
             groups[-1].append(name)
         else:
             groups.append([name])
-    return {
-        name: BESIDE * (i - (len(g) - 1) / 2) for g in groups for i, name in enumerate(sorted(g, key=list(cost).index))
-    }
+    order, found = list(cost), {}
+    for group in groups:
+        step = min(BESIDE, MOST / len(group))
+        for place, name in enumerate(sorted(group, key=order.index)):
+            found[name] = step * (place - (len(group) - 1) / 2)
+    return found
 
 
 def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
@@ -212,12 +216,14 @@ def _draw(
     axes.set_ylim(min(bounds) - 0.06 * np.ptp(bounds), max(bounds) + 0.1 * np.ptp(bounds))
     axes.set_xscale("log")
     least, most = min(cost.values()), max(cost.values())
-    room = max(0.12, 0.14 * np.log10(most / least))  # of decades, on the right; on the left stand names
-    axes.set_xlim(least / 10 ** (2 * room), most * 10**room)
+    left, right = 0.16 - min(aside.values()) / ACROSS, 0.05 + max(aside.values()) / ACROSS  # on the left stand names
+    decades = max(0.4, float(np.log10(most / least))) / (1 - left - right)
+    axes.set_xlim(least / 10 ** (left * decades), most * 10 ** (right * decades))
+    paper = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
     for cell, one in low.items():
         axes.axhline(one.mean, color=INK, linewidth=0.9, linestyle=":", zorder=0)
         place = {"xy": (1, one.mean), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(name_of(cell), **place, xytext=(-2, 2), ha="right", fontsize=NOTE, color=INK)
+        axes.annotate(name_of(cell), **place, xytext=(-2, 2), ha="right", fontsize=NOTE, color=INK, bbox=paper)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
