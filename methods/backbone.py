@@ -196,6 +196,7 @@ class Transformer(Encoder):
         for block in self.blocks[:-1]:
             x = block(x, rope)
         last = self.blocks[-1]
+        assert isinstance(last, Block)
         queries = slice(0, 1) if self.config.class_token else slice(self.extra, None)
         found = last.attention.weights(last.norm1(x), rope, queries)[:, self.extra :]
         return found.unflatten(1, self.grid(joints.shape[1]))

@@ -129,16 +129,8 @@ def _body(axes: Axes, points: np.ndarray, seen: np.ndarray, share: np.ndarray, t
     lines = np.stack([points[child], points[parent]], 1)[there]
     axes.add_collection(LineCollection(list(lines), colors=EVEN, linewidths=1.0, zorder=1))
     size = 6 + 55 * (share / most) ** 1.5
-    axes.scatter(
-        *points[seen].T,
-        s=size[seen],
-        c=share[seen],
-        cmap=SHADES,
-        vmin=0,
-        vmax=most,
-        edgecolors=INK,
-        linewidths=0.4,
-        zorder=2,
-    )
+    x, y = points[seen].T
+    look: dict[str, Any] = {"cmap": SHADES, "vmin": 0, "vmax": most, "edgecolors": INK, "linewidths": 0.4, "zorder": 2}
+    axes.scatter(x, y, s=size[seen], c=share[seen], **look)
     axes.set_aspect("equal")
     axes.axis("off")

@@ -8,7 +8,7 @@ part, limited the coordinates of its joints, which tears it off.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ ROW, WIDTH = 1.33, 11.5  # inches
 GHOST = "#c8c8c8"  # the clip as it is, behind
 TURN = np.radians(20)  # so that one sees which way a body faces
 WHAT = ("rotation", "mirroring", "scaling")
+STRENGTH = ("yaw", "tilt", "limited_angle", "scale_low", "scale_high")
 ROWS = [(what, kind) for what in WHAT for kind in ("aware", "limited")]
 
 
@@ -48,15 +49,12 @@ def augmented(
         what: rotation, mirroring or scaling.
         kind: aware or limited.
     """
-    plain = dict.fromkeys(WHAT, "none") | {what: kind}
-    alone = replace(AugmentConfig(), probability=1.0, shear=0.0, **plain, **_strength(config))
+    alone: dict[str, Any] = {**dict.fromkeys(WHAT, "none"), what: kind, "probability": 1.0}
+    strength = {name: getattr(config, name) for name in STRENGTH}
+    augmentation = Augmentation(AugmentConfig(**alone, **strength), topology)
     given = torch.from_numpy(joints).float()[None, None].expand(count, 1, -1, -1, -1)
     seen = torch.ones(given.shape[:-1], dtype=torch.bool)
-    return Augmentation(alone, topology)(given, seen, 1, Draws(seed, "augmentations"))[0][:, 0].numpy()
-
-
-def _strength(config: AugmentConfig) -> dict[str, float]:
-    return {k: getattr(config, k) for k in ("yaw", "tilt", "limited_angle", "scale_low", "scale_high")}
+    return augmentation(given, seen, 1, Draws(seed, "augmentations"))[0][:, 0].numpy()
 
 
 def augmentation_gallery(config: Config, wanted: dict[str, str]) -> Figure:

@@ -75,7 +75,7 @@ def _bars(axes: Axes, there: Measured, cells: list[str], base: str) -> None:
             height=0.7,
         )
         axes.plot(span(one), [place, place], color=LINE, linewidth=1.1)
-        beside = {"textcoords": "offset points", "va": "center", "fontsize": NOTE}
+        beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": NOTE}
         axes.annotate(f"{one.mean:.1f}", (span(one)[1], place), xytext=(4, 0), **beside)
     axes.set_xlim(0, min(108.0, 1.12 * max(span(one)[1] for one in each)))
     axes.set_xlabel("% right")

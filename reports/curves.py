@@ -110,6 +110,6 @@ def training_curves(plan: dict[str, Any], records: Records, wanted: Arguments) -
         axes.set_xlim(left=0)
         plain(axes)
     figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=PER_ROW)
-    seeds = f"mean of {count} seeds, bands from the least to the greatest" if count > 1 else "one seed"
-    titled(figure, f"{plan['title']}: training on {plan['data']} {split}, scale {plan['scale']}, {seeds}")
+    of = f"mean of {count} seeds, bands from the least to the greatest" if count > 1 else "one seed"
+    titled(figure, f"{plan['title']}: training on {plan['data']} {split}, scale {plan['scale']}, {of}")
     return figure

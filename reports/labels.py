@@ -58,7 +58,7 @@ def label_efficiency(plan: dict[str, Any], records: Records, wanted: Arguments) 
         raise BadInput(f"no semi on {split} yet; run: {command_for(plan, 'semi:0.1')}")
     names = [c for c in cells if c in curves and not is_floor(c)] + [c for c in cells if c in curves and is_floor(c)]
     look = looks(names, [c for c in names if is_floor(c)])
-    frozen = {}
+    frozen: dict[str, BY_SEED] = {}
     for cell in names:
         whole, probed = _of_all_labels(plan, records, cell, split, wanted)
         curves[cell].setdefault(ALL, whole) if whole else None
@@ -136,7 +136,7 @@ def _published(plan: dict[str, Any], cells: list[str]) -> dict[str, dict[float, 
     found: dict[str, dict[float, float]] = {}
     for title, column in published_columns(plan["ablation"], plan["source"]).items():
         share = re.fullmatch(r"published ([\d.]+) % X-Sub", title)
-        for cell in cells if share else ():
-            if cell in column:
+        if share is not None:
+            for cell in (c for c in cells if c in column):
                 found.setdefault(cell, {})[float(share[1]) / 100] = float(column[cell].removesuffix("*"))
     return found

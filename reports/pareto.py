@@ -222,7 +222,11 @@ def _draw(
     paper = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6}
     for cell, one in low.items():
         axes.axhline(one.mean, color=INK, linewidth=0.9, linestyle=":", zorder=0)
-        place = {"xy": (1, one.mean), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        place: dict[str, Any] = {
+            "xy": (1, one.mean),
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+        }
         axes.annotate(name_of(cell), **place, xytext=(-2, 2), ha="right", fontsize=NOTE, color=INK, bbox=paper)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
