@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.chosen import Arguments
+from reports.compared import Compared, compared, is_floor, left_out, name_of, span
 from reports.literature import published_columns
-from reports.measured import Measured, is_floor, left_out, measured, name_of, span
 from reports.style import BETTER, BLUE, EVEN, GREY, INK, LINE, NOTE, SKY, WORSE, plain, titled
 from sweeps.records import Records
 
@@ -32,7 +32,7 @@ def ablation_bars(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     Raises:
         BadInput: no cell has a result.
     """
-    there = measured(plan, records, wanted)
+    there = compared(plan, records, wanted)
     left_out(plan, there, wanted)
     cells = [c for c in there.cells if not is_floor(c)] + [c for c in there.cells if is_floor(c)]
     reference = wanted.get("to", plan["reference"])
@@ -60,7 +60,7 @@ def _label(plan: dict[str, Any], cell: str) -> str:
     return f"{name_of(cell)}\n{differs}" if differs and len(differs) <= 40 else name_of(cell)
 
 
-def _bars(axes: Axes, there: Measured, cells: list[str], base: str) -> None:
+def _bars(axes: Axes, there: Compared, cells: list[str], base: str) -> None:
     """Accuracies; the reference darker, floors hatched."""
     each = [there.estimate(c) for c in cells]
     for place, (cell, one) in enumerate(zip(cells, each)):
@@ -85,7 +85,7 @@ def _bars(axes: Axes, there: Measured, cells: list[str], base: str) -> None:
 
 
 def _differences(
-    axes: Axes, there: Measured, cells: list[str], base: str, published: dict[str, dict[str, str]]
+    axes: Axes, there: Compared, cells: list[str], base: str, published: dict[str, dict[str, str]]
 ) -> None:
     """Differences to the reference: measured with intervals, published hollow."""
     shift = 0.2 if published else 0.0

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from reports.chosen import Arguments, cells_in, command_for
+from reports.compared import BY_SEED, all_results, is_floor, name_of, span
 from reports.intervals import Estimate, estimate, scores
 from reports.literature import published_columns
-from reports.measured import BY_SEED, all_measured, is_floor, name_of, span
 from reports.style import looks, plain, titled
 from skeletons.errors import BadInput
 from sweeps.records import Records, read_json
@@ -42,7 +42,7 @@ def label_efficiency(plan: dict[str, Any], records: Records, wanted: Arguments) 
     Raises:
         BadInput: no cell was judged on few labels.
     """
-    results, split = all_measured(plan, records, wanted)
+    results, split = all_results(plan, records, wanted)
     cells = cells_in(plan, wanted.get("cell", ""))
     curves: dict[str, dict[float, BY_SEED]] = {}
     for (cell, of, protocol), seeds in results.items():

@@ -40,7 +40,7 @@ def chosen_plans(records: Records, wanted: dict[str, str]) -> list[dict[str, Any
             if "table" in wanted and plan["ablation"] != wanted["table"]:
                 continue
             stream = plan.get("stream", "joint")  # plans from before there were streams
-            newest[plan["ablation"] or plan["title"], plan["data"], stream, plan["scale"], plan["setting"]] = plan
+        newest[plan["ablation"] or plan["title"], plan["data"], stream, plan["scale"], plan["setting"]] = plan
     if not newest:
         names = ", ".join(sorted({p["name"] for p in plans if p})) or "none"
         what = " ".join(f"{k}={v}" for k, v in wanted.items() if k not in ("runs", "out")) or "any table"

@@ -19,9 +19,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from methods.base import all_methods
 from reports.chosen import Arguments
+from reports.compared import Compared, compared, is_floor, left_out, name_of, span
 from reports.flops import PUBLISHED as TABLE
 from reports.intervals import Estimate
-from reports.measured import Measured, is_floor, left_out, measured, name_of, span
 from reports.spent import Spent, spent
 from reports.style import GREY, INK, LINE, NOTE, TICK, looks, plain, titled
 from skeletons.errors import BadInput
@@ -83,18 +83,18 @@ def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
         wanted: `cell` (`a,b`; all by default), `protocol`, `split`, `seed`, where the command line has them.
 
     Raises:
-        BadInput: no cell has a result, or none has a record of how it was trained.
+        BadInput: fewer than two cells have a result and a record of how they were trained.
     """
-    there = measured(plan, records, wanted)
+    there = compared(plan, records, wanted)
     left_out(plan, there, wanted)
     cost = costs(plan, records, there)
     trained = {w["cell"]: records.about(w["pretraining"]).get("method", "") for w in plan["works"]}
     low = [c for c in there.cells if is_floor(c) or trained[c] == UNTRAINED]
     apart = {c for c, method in trained.items() if method in all_methods() and all_methods()[method].uses_labels}
     cells = [c for c in there.cells if c in cost and c not in low]
-    if not cells:
+    if len(cells) < 2:
         raise BadInput(
-            f"plan {plan['name']}: no cell that was trained here has a result, so there are no FLOPs to draw"
+            f"plan {plan['name']}: fewer than two cells were trained here and judged, so none can be compared"
         )
     for cell in there.cells:
         if cell not in (*cost, *low):
@@ -127,7 +127,7 @@ def pareto(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
     return figure
 
 
-def costs(plan: dict[str, Any], records: Records, there: Measured) -> dict[str, Spent]:
+def costs(plan: dict[str, Any], records: Records, there: Compared) -> dict[str, Spent]:
     """Mean cost of each cell over its runs."""
     of: dict[str, list[str]] = {}
     for work in plan["works"]:

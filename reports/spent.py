@@ -35,7 +35,8 @@ class Spent:
 
 
 def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
-    """What each run cost; without those that trained elsewhere (an encoder that was given) or left no record."""
+    """What each run cost; without those that were trained elsewhere (an encoder that was given) or whose configuration
+    cannot be read."""
     path = records.root / "flops.json"
     known: dict[str, Any] = read_json(path) or {}
     found, before = {}, len(known)
@@ -46,7 +47,9 @@ def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
         shape = {name: told.get(name) for name in ("method", "fields", "versions", "topology", "masking")}
         key = digest({"counting": VERSION, **shape})
         if key not in known:
-            inference, step = counted_on(config_of(records, identity), topology_of(*told["topology"]))
+            if (config := config_of(records, identity)) is None:
+                continue
+            inference, step = counted_on(config, topology_of(*told["topology"]))
             known[key] = {"method": told["method"], "inference": inference, "step": step}
         one = known[key]
         found[identity] = Spent(one["inference"], one["step"] * told.get("steps", 0))
@@ -56,10 +59,18 @@ def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
     return found
 
 
-def config_of(records: Records, identity: str) -> Config:
-    """The configuration that a run was trained with, without how it was judged, which may be of another version."""
-    read = yaml.load((records.run(identity) / "config.yaml").read_text(), Loader=yaml.SafeLoader)
-    return from_yaml(yaml.safe_dump({k: v for k, v in read.items() if k not in ("protocol", "ablation")}))
+def config_of(records: Records, identity: str) -> Config | None:
+    """The configuration that a run was trained with, without how it was judged, which may be of another version; None
+    where it is gone, or has settings that this version does not know."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = records.run(identity) / "config.yaml"
+    if not path.is_file():
+        return None
+    read = yaml.load(path.read_text(), Loader=yaml.SafeLoader)
+    with suppress(OmegaConfBaseException):
+        return from_yaml(yaml.safe_dump({k: v for k, v in read.items() if k not in ("protocol", "ablation")}))
+    return None
 
 
 def counted_on(config: Config, topology: Any) -> tuple[int, int]:

@@ -15,7 +15,7 @@ BY_SEED = dict[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Compared:
     """One protocol on one split.
 
     Attributes:
@@ -73,7 +73,7 @@ def name_of(cell: str) -> str:
     return cell.replace(whole(cell), FLOORS[whole(cell)]) if is_floor(cell) else cell
 
 
-def all_measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> tuple[Results, str]:
+def all_results(plan: dict[str, Any], records: Records, wanted: Arguments) -> tuple[Results, str]:
     """Every result of the split that was asked for, or of the plan's first one (all folds, where they are folds).
 
     Raises:
@@ -93,7 +93,7 @@ def all_measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> t
     return found, split_in(plan, wanted)
 
 
-def measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> Measured:
+def compared(plan: dict[str, Any], records: Records, wanted: Arguments) -> Compared:
     """Results of `protocol=`, or of the plan's first protocol that has any.
 
     Args:
@@ -102,7 +102,7 @@ def measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> Measu
     Raises:
         BadInput: there are none.
     """
-    cells, (found, split) = cells_in(plan, wanted.get("cell", "")), all_measured(plan, records, wanted)
+    cells, (found, split) = cells_in(plan, wanted.get("cell", "")), all_results(plan, records, wanted)
     fullest = sorted(plan["works"], key=lambda w: -len(w["judgements"]))
     asked = (
         [wanted["protocol"]]
@@ -112,13 +112,13 @@ def measured(plan: dict[str, Any], records: Records, wanted: Arguments) -> Measu
     for protocol in asked:
         there = {c: found[c, split, protocol] for c in cells if found.get((c, split, protocol))}
         if there:
-            return Measured(plan, protocol, plan.get("labels", {}).get(protocol, protocol), split, there)
+            return Compared(plan, protocol, plan.get("labels", {}).get(protocol, protocol), split, there)
     protocol = asked[0] if asked else "linear_fast"
     which = f" of {wanted['cell']}" if "cell" in wanted else ""
     raise BadInput(f"no {protocol}{which} on {split} yet; run: {command_for(plan, protocol)}")
 
 
-def left_out(plan: dict[str, Any], there: Measured, wanted: Arguments) -> None:
+def left_out(plan: dict[str, Any], there: Compared, wanted: Arguments) -> None:
     """Say which cells have no result.
 
     Raises:
