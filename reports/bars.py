@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from reports.chosen import Arguments
 from reports.compared import Compared, compared, is_floor, left_out, name_of, span
-from reports.literature import published_columns
+from reports.literature import published_columns, what_is_published
 from reports.style import BETTER, BLUE, EVEN, GREY, INK, LINE, NOTE, SKY, WORSE, plain, titled
 from sweeps.records import Records
 
@@ -38,7 +38,10 @@ def ablation_bars(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     reference = wanted.get("to", plan["reference"])
     base = reference if reference in cells and len(cells) > 1 else ""
     published = {k: v for k, v in published_columns(plan["ablation"], plan["source"]).items() if base in v}
-    figure = Figure(figsize=(11.0 if base else 7.5, ROW * len(cells) + 1.75), layout="constrained")
+    if there.protocol.startswith("semi:"):  # the same share of labels alone
+        share = f"published {100 * float(there.protocol.removeprefix('semi:')):g} % "
+        published = {k: v for k, v in published.items() if k.startswith(share)}
+    figure = Figure(figsize=(11.0 if base else 7.5, ROW * len(cells) + (2.2 if base else 1.5)), layout="constrained")
     panels = figure.subplots(1, 2 if base else 1, sharey=True, squeeze=False)[0]
     _bars(panels[0], there, cells, base)
     panels[0].set_yticks(range(len(cells)), [_label(plan, c) for c in cells])
@@ -47,9 +50,8 @@ def ablation_bars(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     if base:
         _differences(panels[1], there, cells, base, published)
         said.append("right: paired differences, 95 % intervals; blue above 0, vermillion below, grey: 0 is inside")
-    if published:
-        stars = any(value.endswith("*") for column in published.values() for value in column.values())
-        said.append(f"hollow: published ({plan['source']}), NTU-60" + ("; * its cell was inferred" if stars else ""))
+    if base and published:
+        said.append(f"hollow: {what_is_published(published, plan['source'])}")
     titled(figure, plan["title"], there.about(), *said)
     return figure
 
@@ -123,7 +125,7 @@ def _differences(
         Line2D([], [], color=INK, marker=m, markerfacecolor="white", linestyle="none", markersize=6, label=title)
         for title, m in zip(published, HOLLOW)
     ]
-    axes.legend(handles=[filled, *hollow], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1 + len(hollow))
+    axes.figure.legend(handles=[filled, *hollow], loc="outside lower center", ncols=1 + len(hollow))
 
 
 def _number(text: str) -> float:

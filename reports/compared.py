@@ -50,7 +50,9 @@ class Compared:
             how = f"{seeds} seeds, {how}"
         if "correct" not in some:
             how = clips
-        return f"measured on {some['data']} {self.split}, scale {self.plan['scale']}: {self.heading}; {how} (95 %)"
+        where, source = f"{some['data']} {some['split']}", some.get("trained_on", some["data"])
+        where += f", trained on {source}" if source != some["data"] else ""
+        return f"measured on {where}, scale {self.plan['scale']}: {self.heading}; {how} (95 %)"
 
 
 def span(one: Estimate) -> tuple[float, float]:

@@ -139,6 +139,22 @@ def test_published_differences_are_hollow_beside_the_measured_ones(found):
     assert line(other, "published dual")[0, 0] == pytest.approx(87.7 - 75.3)
 
 
+def test_few_labels_stand_beside_what_was_published_for_as_many(found):
+    plan = plan_of(found)
+    names = {"no-global": "mamp", "dual": "slim"}
+    works = [{**w, "cell": names.get(w["cell"], w["cell"])} for w in plan["works"]]
+    plan |= {"works": works, "ablation": "semi", "source": "SLiM (arXiv 2603.10648), Table 3", "reference": "slim"}
+    drawn = ablation_bars(plan, found, {"protocol": "semi:0.1"})
+    assert [t.get_text() for t in drawn.legends[0].get_texts()] == [
+        "measured",
+        "published 10 % X-Sub",
+        "published 10 % X-View",
+    ]
+    one = next(o for o in drawn.axes[1].lines if o.get_label() == "published mamp")
+    assert one.get_xdata()[0] == pytest.approx(88.0 - 88.8)
+    assert "Table 3" in drawn.get_suptitle() and "3 seeds" in drawn.get_suptitle()
+
+
 def test_curves_are_means_over_seeds_and_run_over_clips_seen(found):
     drawn = training_curves(plan_of(found), found, {})
     loss, knn, rank = drawn.axes

@@ -236,6 +236,7 @@ def test_what_a_run_leaves_can_be_drawn(tmp_path, monkeypatch, capsys):
     for kind in KINDS:
         assert figures.main([f"figure={kind}", f"runs={found.root}", f"out={tmp_path / 'out'}"]) == 0
     assert len(list((tmp_path / "out").glob("*-made.png"))) == len(KINDS)
+    assert figures.main(["figure=attention", "cell=untrained", f"runs={found.root}", f"out={tmp_path / 'out'}"]) == 0
     assert "left out" not in capsys.readouterr().out
 
 
