@@ -97,6 +97,11 @@ class Pair(Encoder):
             raise BadInput(f"backbone.kind={self.kind} takes no mask tokens: choose a method that uses none")
         return self._both(self.first(joints, visible=visible), self.second(joints, visible=visible))
 
+    def attention(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint"] | None:
+        """The mean of both encoders', without what one attends to in the other."""
+        found = [one for one in (self.first.attention(joints), self.second.attention(joints)) if one is not None]
+        return torch.stack(found).mean(0) if len(found) == 2 else None
+
     def encode_joints(self, joints: Float[Tensor, "sequence time joint 3"], keep: Int[Tensor, " kept"]) -> Tokens:
         return self._both(self.first.encode_joints(joints, keep), self.second.encode_joints(joints, keep))
 

@@ -50,10 +50,27 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "sequence token width"], rope: tuple[Tensor, Tensor] | None = None
     ) -> Float[Tensor, "sequence token width"]:
+        q, k, v = self._projected(x, rope)
+        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "s h n d -> s n (h d)"))
+
+    def weights(
+        self, x: Float[Tensor, "sequence token width"], rope: tuple[Tensor, Tensor] | None, queries: slice
+    ) -> Float[Tensor, "sequence token"]:
+        """How much each token is attended to: the mean over heads and queries; sums to 1.
+
+        Args:
+            queries: the tokens that attend.
+        """
+        q, k, _ = self._projected(x, rope)
+        logits = q[:, :, queries] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        return logits.softmax(-1).mean((1, 2))
+
+    def _projected(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (sequence, head, token, width of a head) each."""
         q, k, v = rearrange(self.qkv(x), "s n (three h d) -> three s h n d", three=3, h=self.heads)
         if rope is not None:
             q, k = _rotate(q, *rope).to(v.dtype), _rotate(k, *rope).to(v.dtype)
-        return self.out(rearrange(F.scaled_dot_product_attention(q, k, v), "s h n d -> s n (h d)"))
+        return q, k, v
 
 
 class FeedForward(nn.Module):
@@ -172,6 +189,17 @@ class Transformer(Encoder):
             if left < count:
                 found.append(self._tokens(x, joints))
         return found[::-1]
+
+    def attention(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint"]:
+        """The last block's: of the class token, or, where there is none, the mean over patch tokens."""
+        x, rope = self._embedded(joints, None, None)
+        for block in self.blocks[:-1]:
+            x = block(x, rope)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        queries = slice(0, 1) if self.config.class_token else slice(self.extra, None)
+        found = last.attention.weights(last.norm1(x), rope, queries)[:, self.extra :]
+        return found.unflatten(1, self.grid(joints.shape[1]))
 
     def _embedded(
         self, joints: Tensor, hidden: Tensor | None, visible: Tensor | None

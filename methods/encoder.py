@@ -161,6 +161,11 @@ class Encoder(nn.Module, ABC):
         """Every token before the first block, Euclidean, for masking strategies that look at it."""
         raise BadInput(f"an encoder of kind {self.kind!r} has no embeddings to guide masking by")
 
+    def attention(self, joints: Float[Tensor, "sequence time joint 3"]) -> Float[Tensor, "sequence patch joint"] | None:
+        """How much of the last layer's attention goes to each token, mean over heads; what is missing to 1 goes to
+        tokens before the patches. None of an encoder that does not attend, or shows nothing of it."""
+        return None
+
     @abstractmethod
     def forward(
         self,

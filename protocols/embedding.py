@@ -9,7 +9,8 @@ clips: the same person did the same again).
 
 For strips, a few test clips and their nearest training clips are kept as skeletons, so that a report draws them without
 the data. They are drawn by their place among the test clips: neither a label, and so neither right nor wrong, nor the
-features have a say in it, and with the same seed every encoder is shown with the same clips.
+features have a say in it, and with the same seed every encoder is shown with the same clips. For a picture of what an
+encoder attends to, its attention over the body is kept too (protocols/attention.py).
 
 ASSUMPTION: how papers draw their maps is not published. L2-normalised features, 50 components and perplexity 30 are
 what one finds most often.
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from protocols.attention import attention_of
 from protocols.base import Protocol, Result, Subject
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -115,13 +117,15 @@ class Embedding(Protocol):
     first and its neighbours after it: `strip_rows` int64 (query, 1 + neighbour), rows of the data, `strip_clips` their
     names, `strip_classes` int64 (query, neighbour), `strip_near` float32 (query, neighbour), `strip_queries` int64
     (query), places in the test part, `strip_joints` float16 (query, 1 + neighbour, frame, person, joint, 3), metres,
-    centred as an encoder's input, `strip_observed` bool, without the last dimension; `joint_names` and `parents`.
+    centred as an encoder's input, `strip_observed` bool, without the last dimension; `joint_names` and `parents`. Of an
+    encoder that attends, those of `attention_of` on the clips of the map.
     """
 
     name = "embedding"
     label = "map's trustworthiness"
     reads = ("embedding",)
     seeded = True
+    version = 2
 
     def __init__(self, config: object, argument: str = ""):
         super().__init__(config, argument)
@@ -147,6 +151,7 @@ class Embedding(Protocol):
         }
         queries = spread(len(test), settings.strips, draws.fork("strips"))
         arrays = {"map": placed, "map_clips": drawn, **self._strips(subject, queries, gallery, test, cosine)}
+        arrays |= attention_of(subject, drawn)
         measure = "cosine" if cosine else "Euclidean distance"
         recipe = (
             f"t-SNE of {len(drawn)} test clips, {settings.components} principal components, perplexity "

@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from reports.style import BLUE, VERMILLION
 from skeletons.topology import Topology
 
 PERSONS = (("#004c78", "#56b4e9"), ("#a03f00", "#f0a860"))  # the body, and its left limbs
 TRUNKS = ("#222222", "#909090")  # of the first person and the second, where sides have colours
-LEFT, RIGHT, DASHES = "#0072b2", "#d55e00", (0, (2.2, 0.9))  # distinct to the colour-blind; dashes in grey print
+LEFT, RIGHT, DASHES = BLUE, VERMILLION, (0, (2.2, 0.9))  # distinct to the colour-blind; dashes in grey print
 
 
 def from_the_front(joints: np.ndarray, observed: np.ndarray, topology: Topology, turn: float = 0.0) -> np.ndarray:

@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, Found, one_cell, predictions
+from reports.style import BETTER, EVEN, LINE, SKY, WORSE, plain, titled
 from skeletons.errors import BadInput
 from sweeps.plan import UNTRAINED
 from sweeps.records import Records
 
 Z = 1.959964  # two-sided 95 %
-BAR, BETTER, WORSE, EVEN = "#56b4e9", "#0072b2", "#d55e00", "#999999"
 
 
 def wilson(share: np.ndarray, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,29 +79,26 @@ def class_accuracy(plan: dict[str, Any], records: Records, wanted: Arguments) ->
     font = 8 if len(shown) <= 60 else 6
     panels[0].set_yticks(range(len(shown)), [f"{names[c]} ({clips[c]})" for c in shown], fontsize=font)
     low, high = wilson(share, clips[shown])
-    panels[0].barh(range(len(shown)), 100 * share, color=BAR, height=0.75)
+    panels[0].barh(range(len(shown)), 100 * share, color=SKY, height=0.75)
     spans = 100 * np.stack([share - low, high - share]).clip(0)
-    panels[0].errorbar(
-        100 * share, range(len(shown)), xerr=spans, fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5
-    )
+    panels[0].errorbar(100 * share, range(len(shown)), xerr=spans, fmt="none", ecolor=LINE, elinewidth=0.9, capsize=1.5)
     overall = 100 * right.mean()
     panels[0].axvline(overall, color="black", linewidth=0.9, linestyle="--")
     panels[0].set_xlim(0, 100)
-    panels[0].set_xlabel(f"% right; dashed: of all clips, {overall:.1f}", fontsize=9)
+    panels[0].set_xlabel(f"% right; dashed: of all clips, {overall:.1f}")
     if base:
         _gains(panels[1], right - right_in(base), truth, shown, base.name)
     for axes in panels:
         axes.set_ylim(-0.7, len(shown) - 0.3)
-        axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-        axes.set_axisbelow(True)
+        plain(axes, "x")
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["left"].set_visible(False)
     by_chance = f"; of {len(shown)} differences about {0.05 * len(shown):.1g} exclude 0 by chance alone" if base else ""
-    figure.suptitle(
-        f"{found.name}, {found.heading}, by class (test clips in brackets)\n{found.about()}\n"
+    titled(
+        figure,
+        f"{found.name}, {found.heading}, by class (test clips in brackets)",
+        found.about(),
         f"lines are 95 % intervals over clips{by_chance}",
-        fontsize=10,
     )
     return figure
 
@@ -115,4 +112,4 @@ def _gains(axes: Axes, differences: np.ndarray, truth: np.ndarray, shown: np.nda
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
         axes.plot(100 * mine.mean(), place, mark, color=colour, markersize=5)
     axes.axvline(0, color="black", linewidth=0.9)
-    axes.set_xlabel(f"difference to {other}, points", fontsize=9)
+    axes.set_xlabel(f"difference to {other}, points")

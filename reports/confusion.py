@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, one_cell, predictions
+from reports.style import FRAME, titled
 from sweeps.records import Records
 
 NUMBERED = 12  # up to so many classes, the cells have numbers
@@ -49,7 +50,7 @@ def confusion_matrix(plan: dict[str, Any], records: Records, wanted: Arguments) 
     axes.set_yticks(range(classes), names, fontsize=font)
     axes.set_xticks(np.arange(1, classes) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, classes) - 0.5, minor=True)
-    axes.grid(which="minor", color="#dddddd", linewidth=0.5)
+    axes.grid(which="minor", color=FRAME, linewidth=0.5)
     axes.tick_params(which="both", length=0)
     axes.set_xlabel("given class")
     axes.set_ylabel("true class")
@@ -60,7 +61,7 @@ def confusion_matrix(plan: dict[str, Any], records: Records, wanted: Arguments) 
     figure.colorbar(drawn, ax=axes, label="% of the true class", fraction=0.04, pad=0.02)
     right = 100 * float((found.predicted == found.truth).mean())
     draws = f", mean of {len(found.predicted)} predictions a clip" if len(found.predicted) > 1 else ""
-    figure.suptitle(f"{found.name}, {found.heading}: {right:.1f} %\n{found.about()}{draws}", fontsize=10)
+    titled(figure, f"{found.name}, {found.heading}: {right:.1f} %", f"{found.about()}{draws}")
     return figure
 
 

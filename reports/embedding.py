@@ -1,7 +1,7 @@
 """The map of the test clips (protocols/embedding.py), cells side by side.
 
-A class has a colour and a mark, so that 27 can be told apart, also by those who see colours differently: colours are
-Okabe & Ito's (2008), and every class of the same colour has another mark.
+A class has a colour and a mark (reports/style.py), so that 27 can be told apart, also by those who see colours
+differently.
 """
 
 from __future__ import annotations
@@ -14,18 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, Found, cells_in, judged, split_in
+from reports.style import TICK, class_look, titled
 from skeletons.errors import BadInput
 from sweeps.records import Records
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#000000", "#999933")
-MARKS = "os^DvPX*<>phd8H"
 PANEL, ACROSS = 3.9, 4  # inches; panels in a row
-
-
-def look(number: int) -> dict[str, Any]:
-    """Colour and mark of a class; 120 differ."""
-    mark = MARKS[number // len(COLOURS) % len(MARKS)]
-    return {"color": COLOURS[number % len(COLOURS)], "marker": mark}
 
 
 def embedding_map(plan: dict[str, Any], records: Records, wanted: Arguments) -> Figure:
@@ -55,20 +48,19 @@ def embedding_map(plan: dict[str, Any], records: Records, wanted: Arguments) -> 
     columns = math.ceil(len(found) / rows)
     width = max(7.0, PANEL * columns)
     entries = max(1, int(width / (0.062 * max(map(len, names)) + 0.4)))  # of the legend, in a row
+    entries = math.ceil(len(names) / math.ceil(len(names) / entries))  # rows of equal length
     height = (PANEL + 0.55) * rows + 0.155 * math.ceil(len(names) / entries) + 0.85
     figure = Figure(figsize=(width, height), layout="compressed")
     for place, one in enumerate(found):
         _draw(figure.add_subplot(rows, columns, place + 1), one, len(names))
-    marks = [figure.axes[0].scatter([], [], s=22, linewidths=0, label=n, **look(i)) for i, n in enumerate(names)]
-    figure.legend(
-        handles=marks, loc="outside lower center", ncols=entries, fontsize=8, frameon=False, handletextpad=0.1
-    )
+    marks = [figure.axes[0].scatter([], [], s=22, linewidths=0, label=n, **class_look(i)) for i, n in enumerate(names)]
+    figure.legend(handles=marks, loc="outside lower center", ncols=entries, handletextpad=0.1)
     of = found[0].results[0]
     drawn = f" ({of['map_clips']} of them drawn)" if of["map_clips"] < of["test_clips"] else ""
-    figure.suptitle(
-        f"Test clips as the features place them: {found[0].about()}{drawn}\n"
+    titled(
+        figure,
+        f"Test clips as the features place them: {found[0].about()}{drawn}",
         "t-SNE: who is near whom says something; the distance between groups, and their size, does not",
-        fontsize=10,
     )
     return figure
 
@@ -80,12 +72,12 @@ def _draw(axes: Axes, one: Found, classes: int) -> None:
     size = float(np.clip(9000 / len(placed), 6, 34))
     for number in range(classes):
         mine = placed[truth == number]
-        axes.scatter(mine[:, 0], mine[:, 1], s=size, edgecolors="white", linewidths=0.3, **look(number))
+        axes.scatter(mine[:, 0], mine[:, 1], s=size, edgecolors="white", linewidths=0.3, **class_look(number))
     axes.set_title(
         f"{one.name}\nnearest test clip of own class: {result['alike_on_map']:.0f} % on the map, "
         f"{result['alike_by_features']:.0f} % by features\n"
         f"trustworthiness of the map {result['trustworthiness']:.1f} %",
-        fontsize=8,
+        fontsize=TICK,
     )
     middle, half = (placed.max(0) + placed.min(0)) / 2, 0.54 * np.ptp(placed, 0).max()
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), xticks=[], yticks=[])

@@ -1,17 +1,24 @@
 """`python reports/figures.py figure=NAME [KEY=VALUE ...]`: pictures as PNG and PDF in reports/out (or out=DIR, or
-$SKELBENCH_OUT).
+$SKELBENCH_OUT), all in the style of reports/style.py.
 
 From clips; settings are written as for sweeps/run.py:
 figure=masks       what each masking strategy hides, on real skeletons   (clip=NAME chooses the clip, seed=N the draw)
+figure=augment     augmentations, aware of the body beside limited       (the same)
 figure=clips       clips as skeletons over time; as an animated GIF too  (clips=6 of them, seed=N, class=NAME; clip=a,b)
 
 From the records of the newest plan that has what it takes [plan=NAME|table=stm data=.. scale=.. setting=..] [runs=DIR]:
+figure=pareto      accuracy over FLOPs, of inference and of training     (cell=a,b; protocol=NAME; published ones apart)
+figure=bars        cells, and differences to the reference cell          (the same, and to=NAME; published ones hollow)
+figure=curves      loss, online 1-NN and rank over clips seen            (cell=a,b)
+figure=labels      accuracy over the share of labels                     (cell=a,b; needs protocol=semi)
 figure=embedding   a map of the test clips, cells side by side           (cell=a,b; needs protocol=embedding)
 figure=neighbours  test clips and their nearest training clips, drawn    (cell=NAME; needs protocol=embedding)
 figure=confusion   which class the clips of each class were given        (cell=NAME, protocol=linear_fast|retrieval|...)
 figure=classes     accuracy of each class, and the difference to a cell  (the same, and to=NAME)
+figure=attention   what the last layer attends to, on the body   (cell=NAME, class=a,b; needs protocol=embedding)
 figure=robustness  accuracy as test clips get worse, cells together      (cell=a,b; needs protocol=robustness)
-All five take split=NAME and seed=N too.
+All take split=NAME and seed=N too. FLOPs are counted once for each configuration, which takes a second or less, and
+kept in runs/flops.json.
 
 From a study of sweeps/tune.py [runs=DIR]:
 figure=tuning      its history, the curves that pruned, and what mattered   (study=NAME; by default the newest)
@@ -32,11 +39,17 @@ if __name__ == "__main__":
 
 from matplotlib.figure import Figure
 
+from reports.attention import attention_map
+from reports.augmentations import augmentation_gallery
+from reports.bars import ablation_bars
 from reports.classes import class_accuracy
 from reports.confusion import confusion_matrix
+from reports.curves import training_curves
 from reports.embedding import embedding_map
+from reports.labels import label_efficiency
 from reports.make import chosen_plans
 from reports.masks import mask_gallery
+from reports.pareto import pareto
 from reports.recorded import clip_animation, clip_gallery
 from reports.robustness import robustness_curves
 from reports.strips import neighbour_strips
@@ -46,7 +59,11 @@ from skeletons.whole import written_whole
 from sweeps.config import Config, compose
 from sweeps.records import Records
 
-FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {"masks": mask_gallery, "clips": clip_gallery}
+FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {
+    "masks": mask_gallery,
+    "clips": clip_gallery,
+    "augment": augmentation_gallery,
+}
 MOVING: dict[str, Callable[[Config, dict[str, str], Path], None]] = {"clips": clip_animation}
 FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figure]] = {
     "embedding": embedding_map,
@@ -54,11 +71,16 @@ FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figu
     "confusion": confusion_matrix,
     "classes": class_accuracy,
     "robustness": robustness_curves,
+    "pareto": pareto,
+    "bars": ablation_bars,
+    "curves": training_curves,
+    "labels": label_efficiency,
+    "attention": attention_map,
 }
 FROM_STUDIES: dict[str, Callable[[Records, dict[str, str]], tuple[Figure, str]]] = {"tuning": tuning_picture}
 OWN = ("figure", "out", "clip", "seed", "clips", "class")
 PLAN = ("plan", "table", "data", "scale", "setting")
-PART = ("cell", "to", "protocol", "split", "seed")
+PART = ("cell", "to", "class", "protocol", "split", "seed")
 
 
 def from_clips(arguments: Sequence[str]) -> tuple[Figure, str]:
@@ -119,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
         path = out / f"{name}.{suffix}"
-        drawn.savefig(path, dpi=150)
+        drawn.savefig(path, dpi=150, metadata={"CreationDate": None} if suffix == "pdf" else None)
         print(f"written: {path}")
     if given["figure"] in MOVING:
         with written_whole(out / f"{name}.gif") as temporary:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from methods.encoder import make_encoder
 from methods.masking import MaskContext, all_strategies, mask_context, strategy
+from reports.style import BLUE, titled
 from skeletons.clips import Clips
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
@@ -25,7 +26,7 @@ from sweeps.config import Config
 from sweeps.identity import data_of
 
 MOMENTS = 4
-SHOWN, HIDDEN = "#0072b2", "#d9d9d9"  # legible in grey and to the colour-blind
+SHOWN, HIDDEN = BLUE, "#d9d9d9"  # legible in grey and to the colour-blind
 ROW, WIDTH = 0.95, 11.0  # inches
 
 
@@ -35,7 +36,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     names = [str(n) for n in data.table.get("clip", np.arange(len(data)))]
     if clip is not None and clip not in names:
         raise unknown("clip", clip, names[:20])
-    row = names.index(clip) if clip is not None else _liveliest(data)
+    row = names.index(clip) if clip is not None else liveliest(data)
     view = centre_view(ClipTensors(data), torch.tensor([row]), config.views, stream=JOINT)  # bodies are drawn
     torch.manual_seed(Draws(seed, "weights").torch_seed())
     encoder = make_encoder(config.backbone, data.topology, config.views.frames)
@@ -47,7 +48,7 @@ def context_of(config: Config, clip: str | None, seed: int) -> tuple[MaskContext
     return context, data.topology, names[row]
 
 
-def _liveliest(data: Clips) -> int:
+def liveliest(data: Clips) -> int:
     """The clip of one person, seen throughout, that moves most: guided masks have most to show there."""
     best, row = -1.0, 0
     for i, (a, b) in enumerate(zip(data.offsets[:-1], data.offsets[1:])):
@@ -92,9 +93,7 @@ def mask_gallery(config: Config, wanted: dict[str, str]) -> Figure:
                 axes.set_title(f"patch {patch + 1}", fontsize=8)
     low, high = config.masking.range()
     asked = f"{100 * low:.0f} %" if low == high else f"{100 * low:.0f}-{100 * high:.0f} %"
-    figure.suptitle(
-        f"What each masking strategy hides: {config.data.name}, clip {name}, asked for {asked}", fontsize=11
-    )
+    titled(figure, f"What each masking strategy hides: {config.data.name}, clip {name}, asked for {asked}")
     return figure
 
 

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from reports.bodies import DASHES, LEFT, RIGHT, draw_bodies, from_the_front
 from reports.strips import FAR, side_by_side
+from reports.style import FRAME, INK, titled
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import permutation
@@ -110,9 +111,9 @@ def clip_gallery(config: Config, wanted: dict[str, str]) -> Figure:
         axes.set(xlim=(-step / 2, step * (frames - 0.5)), ylim=(low, high), yticks=[])
         axes.set_aspect("equal")
         ticks = [f"{f / clips.fps:.2f} s" for f in which[i]]
-        axes.set_xticks(step * np.arange(frames), ticks, fontsize=7, color="#555555")
+        axes.set_xticks(step * np.arange(frames), ticks, fontsize=7, color=INK)
         axes.tick_params(length=0, pad=1)
-        axes.spines[:].set_color("#dddddd")
+        axes.spines[:].set_color(FRAME)
         about = f"{clips.class_names[clips.labels[clip]]}: {clips.table['clip'][clip]}, {clips.lengths[clip]} frames"
         axes.set_title(about, loc="left", fontsize=8.5, pad=3)
     turned = []
@@ -123,7 +124,7 @@ def clip_gallery(config: Config, wanted: dict[str, str]) -> Figure:
     if not turn.all():
         turned.append("two persons stand side by side, the first one left, their trunks black and grey")
     about = f"{len(rows)} clips of {clips.name}, {len(topology)} joints ({topology.name}), {clips.fps:g} frames/s"
-    figure.suptitle(f"{about}\n{'; '.join(turned)}", fontsize=10)
+    titled(figure, about, "; ".join(turned))
     figure.legend(handles=_legend(), loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     return figure
 
@@ -193,7 +194,7 @@ def _moment(axes: Axes, clips: Clips, row: int, panel: tuple[np.ndarray, np.ndar
     half = max(float(reach[0]), float(reach[1]), 0.3)
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half), xticks=[], yticks=[])
     axes.set_aspect("equal")
-    axes.spines[:].set_color("#dddddd")
+    axes.spines[:].set_color(FRAME)
     axes.set_title(fill(clips.class_names[clips.labels[row]], 40), fontsize=8.5)
     views = "two persons" if two else "from the front, and from its left"
-    axes.set_xlabel(f"{clips.table['clip'][row]}: {views}", fontsize=7, color="#555555")
+    axes.set_xlabel(f"{clips.table['clip'][row]}: {views}", fontsize=7, color=INK)

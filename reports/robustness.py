@@ -8,21 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, Found, cells_in, judged, protocols_in, split_in
+from reports.style import TICK, looks, plain, titled
 from reports.tables import FLOORS
 from skeletons.errors import BadInput
 from sweeps.records import Records
 
-# Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell lines apart in grey print.
-LINES = (
-    ("#0072b2", "o", "-"),
-    ("#d55e00", "s", "-"),
-    ("#009e73", "^", "-"),
-    ("#cc79a7", "D", "-"),
-    ("#e69f00", "v", "-"),
-    ("#56b4e9", "P", "-"),
-    ("#000000", "x", "--"),
-    ("#999999", "+", "--"),
-)
 CLEAN = 0.0
 
 
@@ -52,28 +42,26 @@ def robustness_curves(plan: dict[str, Any], records: Records, wanted: Arguments)
     rows = -(-len(corruptions) // 3)
     figure = Figure(figsize=(11.0, 2.9 * rows + 1.2), layout="constrained")
     panels = figure.subplots(rows, min(3, len(corruptions)), sharey=True, squeeze=False).flatten()
+    look = looks([one.cell for one in found], FLOORS)
     for axes, corruption in zip(panels, corruptions):
-        for number, one in enumerate(found):
+        for one in found:
             strengths, accuracy = curve(one, corruption)
-            colour, marker, line = LINES[number % len(LINES)]
             score = np.mean([r["robust"] for r in one.results])
             label = f"{one.name} ({score:.1f})"
-            axes.plot(range(len(strengths)), accuracy, line, color=colour, marker=marker, markersize=4, label=label)
-        axes.set_xticks(range(len(strengths)), ["clean", *(f"{s:g}" for s in strengths[1:])], fontsize=8)
-        axes.set_xlabel(found[0].results[0]["units"][corruption], fontsize=8)
-        axes.set_title(corruption, fontsize=10)
-        axes.grid(color="#e0e0e0", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+            axes.plot(range(len(strengths)), accuracy, markersize=4, label=label, **look[one.cell])
+        axes.set_xticks(range(len(strengths)), ["clean", *(f"{s:g}" for s in strengths[1:])])
+        axes.set_xlabel(found[0].results[0]["units"][corruption], fontsize=TICK)
+        axes.set_title(corruption)
+        plain(axes)
     for axes in panels[len(corruptions) :]:
         axes.set_visible(False)
     for axes in panels[:: min(3, len(corruptions))]:
-        axes.set_ylabel("% right", fontsize=9)
+        axes.set_ylabel("% right")
     panels[0].set_ylim(bottom=0)
     lines, labels = panels[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9, frameon=False)
+    figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)))
     about = "frozen linear probe fitted on clean clips; in brackets the mean over all corruptions and strengths"
-    figure.suptitle(f"{found[0].heading}, {found[0].about()}\n{about}", fontsize=10)
+    titled(figure, f"{found[0].heading}, {found[0].about()}", about)
     return figure
 
 

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 
 from reports.bodies import draw_bodies, from_the_front
 from reports.chosen import Arguments, judged, one_cell, split_in
+from reports.style import GREEN, INK, LINE, VERMILLION, titled
 from skeletons.topology import topology_of
 from sweeps.records import Records
 
-SAME, OTHER, QUERY = "#009e73", "#d55e00", "#333333"
+SAME, OTHER, QUERY = GREEN, VERMILLION, LINE
 WIDTH, WRITING = 12.5, 0.42  # inches: of the figure, and above and below the bodies of a row
 LENGTH = 5.5  # metres of bodies side by side in a box: so many frames are shown
 FAR = 1.6  # a joint so many times further out than 99 % of them, a sensor's mistake, may leave the picture
@@ -103,21 +104,21 @@ def neighbour_strips(plan: dict[str, Any], records: Records, wanted: Arguments) 
         axes.set(xlim=(-step / 2, step * (frames - 0.5)), ylim=(low, high), xticks=[], yticks=[])
         axes.set_aspect("equal")
         clip = str(arrays["strip_clips"][i, j])
-        axes.set_xlabel(clip, fontsize=6.5, color="#555555", labelpad=1.5)
+        axes.set_xlabel(clip, fontsize=6.5, color=INK, labelpad=1.5)
         if j == 0:
             _frame(axes, QUERY, "-", f"query: {names[of[i]]}", "bold")
             continue
         mine, near = arrays["strip_classes"][i, j - 1], arrays["strip_near"][i, j - 1]
         measure = f"cosine {near:.3f}" if found.results[0]["measure"] == "cosine" else f"distance {near:.1f} m"
-        axes.set_xlabel(f"{clip}, {measure}", fontsize=6.5, color="#555555", labelpad=1.5)
+        axes.set_xlabel(f"{clip}, {measure}", fontsize=6.5, color=INK, labelpad=1.5)
         same = mine == of[i]
         _frame(axes, SAME if same else OTHER, "-" if same else "--", f"{'✓' if same else '✗'} {names[mine]}")
     alike = float((arrays["strip_classes"] == of[:, None]).mean())
-    figure.suptitle(
-        f"Nearest training clips of {queries} test clips: {found.name}, {found.about()}\n"
+    titled(
+        figure,
+        f"Nearest training clips of {queries} test clips: {found.name}, {found.about()}",
         f"{100 * alike:.0f} % of those shown are of the query's class (✓); "
         "queries drawn at random, the same for every cell; left limbs lighter; clips turned to the front",
-        fontsize=10,
     )
     return figure
 

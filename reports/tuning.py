@@ -9,11 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reports.robustness import LINES
+from reports.style import BLACK, BLUE, INK, NOTE, PALE, TICK, VERMILLION, titled
 from skeletons.errors import BadInput, unknown
 from sweeps.records import Records, read_json
 
-BLUE, ORANGE, BLACK, GREY = LINES[0][0], LINES[1][0], LINES[6][0], LINES[7][0]
 SCORE = "% right, withheld subjects"
 ACROSS, MOST = 3, 6  # panels in a row; settings that get one
 
@@ -54,23 +53,19 @@ def draw(study: dict[str, Any]) -> Figure:
         if number % ACROSS == 0:
             axes.set_ylabel(SCORE)
         if number == 0:
-            axes.legend(fontsize=7, frameon=False)
+            axes.legend(fontsize=NOTE)
     for axes in panels[ACROSS + len(order) :]:
         axes.set_visible(False)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.xaxis.label.set_size(9)
-        axes.yaxis.label.set_size(9)
-        axes.title.set_size(10)
         axes.set_axisbelow(True)
     held = study["withheld"]
     what = f"{study['method']} on {study['data']}, split {study['split']}, scale {study['scale']}"
     who = f"withheld training subjects ({held['clips']} of {held['of']} training clips)"
-    figure.suptitle(
-        f"{what}, seeds {study['seeds']}: {len(study['trials'])} trials\n"
+    titled(
+        figure,
+        f"{what}, seeds {study['seeds']}: {len(study['trials'])} trials",
         f"{study['heading']} of {who}, top-1 %; the test split was not read; commit {study['commit']}",
-        fontsize=10,
     )
     return figure
 
@@ -84,7 +79,7 @@ def _kinds(study: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def _unscored(axes: Axes, at: list[Any], label: str, mark: str, height: float) -> None:
     """Marks just above the axis, for trials without a score."""
     style: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-    axes.plot(at, [height] * len(at), linestyle="", marker=mark, color="#666666", markersize=5, label=label, **style)
+    axes.plot(at, [height] * len(at), linestyle="", marker=mark, color=INK, markersize=5, label=label, **style)
 
 
 LOW = {"pruned": ("x", 0.03), "diverged": ("v", 0.09), "failed": ("s", 0.15)}
@@ -96,7 +91,7 @@ def _history(axes: Axes, study: dict[str, Any]) -> None:
     axes.plot([t["number"] for t in done], [t["value"] for t in done], "o", color=BLUE, markersize=5, label="complete")
     tops = [max(t["value"] for t in done[: n + 1]) for n in range(len(done))]
     ends = [*(t["number"] for t in done), len(study["trials"]) - 1] if done else []
-    axes.step(ends, [*tops, *tops[-1:]], where="post", color=ORANGE, linewidth=1.6, label="best so far")
+    axes.step(ends, [*tops, *tops[-1:]], where="post", color=VERMILLION, linewidth=1.6, label="best so far")
     start = study["trials"][study["first"]]["value"]
     if start is not None:
         axes.axhline(start, color=BLACK, linewidth=1, linestyle="--", label="start")
@@ -106,8 +101,8 @@ def _history(axes: Axes, study: dict[str, Any]) -> None:
     axes.set(title="history", xlabel="trial", ylabel=SCORE)
     axes.margins(y=0.25)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="#e0e0e0", linewidth=0.6)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="best")
+    axes.grid(color=PALE, linewidth=0.6)
+    axes.legend(fontsize=NOTE, ncols=2, loc="best")
 
 
 def _curves(axes: Axes, study: dict[str, Any]) -> None:
@@ -117,22 +112,24 @@ def _curves(axes: Axes, study: dict[str, Any]) -> None:
         if not places:
             continue
         if trial["number"] == study["best"]:
-            axes.plot(places, knn, "-", color=ORANGE, linewidth=2.2, label=f"best (trial {trial['number']})", zorder=4)
+            axes.plot(
+                places, knn, "-", color=VERMILLION, linewidth=2.2, label=f"best (trial {trial['number']})", zorder=4
+            )
         elif trial["number"] == study["first"]:
             label = f"start (trial {trial['number']})"
             axes.plot(places, knn, "--", color=BLACK, linewidth=1.6, label=label, zorder=3)
         elif trial["state"] == "pruned":
-            axes.plot(places, knn, ":", color="#888888", linewidth=1)
-            axes.plot(places[-1:], knn[-1:], "x", color="#666666", markersize=5)
+            axes.plot(places, knn, ":", color=INK, linewidth=1)
+            axes.plot(places[-1:], knn[-1:], "x", color=INK, markersize=5)
         else:
             axes.plot(places, knn, "-", color=BLUE, linewidth=0.9, alpha=0.6)
     axes.set(title="online kNN, which prunes", xlabel=f"evaluation, of {study['evaluations']}")
     axes.set_ylabel(SCORE)
     axes.set_xlim(0.8, study["evaluations"] + 0.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="#e0e0e0", linewidth=0.6)
+    axes.grid(color=PALE, linewidth=0.6)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=NOTE)
 
 
 def _importance(axes: Axes, study: dict[str, Any]) -> None:
@@ -140,13 +137,13 @@ def _importance(axes: Axes, study: dict[str, Any]) -> None:
     complete = sum(t["state"] == "complete" for t in study["trials"])
     axes.set_title(f"importance (fANOVA, {complete} complete trials)")
     if not shares:
-        axes.text(0.5, 0.5, "too few complete trials", ha="center", va="center", transform=axes.transAxes, fontsize=9)
+        axes.text(0.5, 0.5, "too few complete trials", ha="center", va="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
         return
     names = list(shares)[::-1]
     axes.barh(names, [100 * shares[n] for n in names], color=BLUE, height=0.65)
     for place, name in enumerate(names):
-        axes.text(100 * shares[name] + 1, place, f"{100 * shares[name]:.0f}", va="center", fontsize=8)
+        axes.text(100 * shares[name] + 1, place, f"{100 * shares[name]:.0f}", va="center", fontsize=TICK)
     axes.set_xlabel("share of the score's variance, %")
     axes.set_xlim(0, 112 * max(shares.values()))
 
@@ -165,7 +162,7 @@ def _setting(axes: Axes, study: dict[str, Any], parameter: dict[str, Any]) -> No
 
     done = kinds.get("complete", [])
     axes.plot([at(t) for t in done], [t["value"] for t in done], "o", color=BLUE, markersize=5)
-    for name, mark, colour, size in (("first", "D", BLACK, 6), ("best", "*", ORANGE, 13)):
+    for name, mark, colour, size in (("first", "D", BLACK, 6), ("best", "*", VERMILLION, 13)):
         one = next((t for t in done if t["number"] == study[name]), None)
         if one is not None:
             label = "start" if name == "first" else name
@@ -184,4 +181,4 @@ def _setting(axes: Axes, study: dict[str, Any], parameter: dict[str, Any]) -> No
         axes.set_xlim(*((low / room, high * room) if parameter["log"] else (low - room, high + room)))
     axes.margins(y=0.25)
     axes.set_xlabel(key)
-    axes.grid(color="#e0e0e0", linewidth=0.6)
+    axes.grid(color=PALE, linewidth=0.6)

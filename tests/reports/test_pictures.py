@@ -14,9 +14,10 @@ from reports.bodies import from_the_front
 from reports.chosen import command_for, judged, predictions
 from reports.classes import class_accuracy, paired, right_in, wilson
 from reports.confusion import confusion_matrix, shares
-from reports.embedding import embedding_map, look
+from reports.embedding import embedding_map
 from reports.robustness import curve, robustness_curves
 from reports.strips import neighbour_strips, side_by_side
+from reports.style import class_look
 from skeletons.errors import BadInput
 from skeletons.sources.demo import DemoSpec, generate
 from skeletons.topology import KINECT_V1
@@ -125,7 +126,7 @@ def test_the_map_has_a_panel_for_each_cell_and_every_drawn_clip(made):
     drawn = points[-1][np.isfinite(points[-1]).all(-1)]
     assert np.asarray(drawn) == pytest.approx(kept["map"][order])
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [f"class number {c}" for c in range(3)]
-    assert len({tuple(look(i).values()) for i in range(120)}) == 120
+    assert len({tuple(class_look(i).values()) for i in range(120)}) == 120
 
 
 def test_strips_say_which_neighbours_are_alike_not_by_colour_alone(made):
@@ -235,6 +236,7 @@ def test_what_a_run_leaves_can_be_drawn(tmp_path, monkeypatch, capsys):
     for kind in KINDS:
         assert figures.main([f"figure={kind}", f"runs={found.root}", f"out={tmp_path / 'out'}"]) == 0
     assert len(list((tmp_path / "out").glob("*-made.png"))) == len(KINDS)
+    assert figures.main(["figure=attention", "cell=untrained", f"runs={found.root}", f"out={tmp_path / 'out'}"]) == 0
     assert "left out" not in capsys.readouterr().out
 
 
