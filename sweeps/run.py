@@ -8,6 +8,7 @@ data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
 seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true
+records=mlflow       results travel over the server of MLFLOW_TRACKING_URI: for machines that share no folder
 SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 """
 
