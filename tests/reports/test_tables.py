@@ -237,5 +237,5 @@ def test_numbers_made_by_another_commit_than_most_are_marked(runs):
 
     write_json(runs.result_file("p1", "j"), known | {"commit": "aaa", "dirty": False})
     write_json(runs.run("p1") / "run.json", told | {"commit": "ccc", "dirty": False})
-    again = {row[0]: row[3] for row in ablation_table(plan, runs).rows}
+    again = {str(row[0]): str(row[3]) for row in ablation_table(plan, runs).rows}
     assert again["no-local"].endswith("†"), "its encoder was trained by another one"
