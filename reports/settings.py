@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from methods.base import all_methods, method_class
 from reports.formats import Table
 from sweeps.config import Config, compose, options
-from sweeps.costs import CLIPS, JOINTS, cost
+from sweeps.costs import CLIPS, JOINTS, MethodCost, cost
 
 # What a method logs beside the terms of its loss.
 STATISTICS = ("loss", "masked", "mask_filled", "accuracy", "target_entropy", "guidance", "positives")
@@ -29,9 +29,8 @@ def augmentation_of(config: Config) -> str:
     return ", ".join(found) or "none"
 
 
-def row_of(config: Config) -> list[str]:
+def row_of(config: Config, found: MethodCost) -> list[str]:
     """A method's row in one setting."""
-    found = cost(config)
     terms = ", ".join(name for name in found.terms if name not in STATISTICS) or "one"
     return [
         config.method.name,
@@ -51,17 +50,24 @@ def row_of(config: Config) -> list[str]:
 
 
 def settings_table(overrides: Sequence[str] = ()) -> Table:
-    """Every method in both settings.
+    """Every method in both settings, counted anew: half a minute.
 
     Args:
         overrides: as for sweeps/run.py, e.g. `scale=small`; scale=paper unless another is given.
     """
     scale = [] if any(o.startswith("scale=") for o in overrides) else ["scale=paper"]
-    rows = []
-    for name in options("method"):
-        if name in all_methods():
-            for setting in options("setting"):
-                rows.append(row_of(compose([f"method={name}", f"setting={setting}", *scale, *overrides])))
+    methods = [name for name in options("method") if name in all_methods()]
+    asked = [[f"method={name}", f"setting={setting}", *scale] for name in methods for setting in options("setting")]
+    return settings_of(compose([*one, *overrides]) for one in asked)
+
+
+def settings_of(configs: Iterable[Config], counted: Callable[[Config], MethodCost] = cost) -> Table:
+    """The table of these configurations.
+
+    Args:
+        counted: what one costs.
+    """
+    rows = [row_of(config, counted(config)) for config in configs]
     notes = [
         "encoded: tokens of the first view that the trained encoder is given (visible ones, class and register tokens)",
         "training only: parameters of decoders, heads, teachers and classifiers",
@@ -69,4 +75,4 @@ def settings_table(overrides: Sequence[str] = ()) -> Table:
         f"steps: an epoch is a pass over the {CLIPS:,} training clips of NTU-60 X-Sub",
         "augmentation: in brackets the probability of each",
     ]
-    return Table("settings", "What each method uses", COLUMNS, rows, notes)
+    return Table("settings", "What each method uses", COLUMNS, rows, notes, section="Settings")

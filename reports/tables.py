@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from reports.commits import Commits
-from reports.formats import Table
+from reports.formats import Cell, Source, Table, rank_columns
 from reports.intervals import Estimate, difference, estimate, scores
 from reports.literature import published_columns, what_is_published
+from reports.provenance import difference_source, source_of
 from sweeps.records import Records
 
 FLOORS = {"untrained": "untrained encoder", "raw": "raw coordinates"}
@@ -45,7 +46,7 @@ def folds_together(results: Results, splits: list[str]) -> tuple[Results, list[s
         parts = [results.get((cell, split, protocol), {}) for split in splits]
         for seed in set.intersection(*(set(part) for part in parts)):
             each = [part[seed] for part in parts]
-            one = {**each[0], "split": together, "test_clips": sum(r["test_clips"] for r in each)}
+            one = {**each[0], "split": together, "test_clips": sum(r["test_clips"] for r in each), "parts": each}
             one |= {k: sum(r[k] for r in each) / len(each) for k, v in each[0].items() if isinstance(v, float)}
             if said := dict.fromkeys(r["audit"] for r in each if "audit" in r):
                 one["audit"] = "; ".join(said)
@@ -76,43 +77,80 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     differs = {**FLOORS, **plan["differs"]}
 
     columns = ["cell", *(["what differs"] if plan["differs"] else []), *published]
+    tags = [{"kind": "published"} if title in published else {} for title in columns]
+    headline = list(range(len(columns) - len(published), len(columns)))  # these columns are ranked
     for split in splits:
         for protocol in protocols:
             elsewhere = protocol.startswith("transfer:") and len(splits) == 1  # the split is not that of the target
+            headline.append(len(columns))
             columns.append(label_of(plan, protocol) + ("" if elsewhere else f" {split}"))
             columns += [f"to {reference}"] if reference else []
             columns += [f"{metric} {split}" for metric in also_shown(plan, protocol)]
-    rows = []
+            tag = {"protocol": label_of(plan, protocol), "split": split}
+            tags += [tag] * (len(columns) - len(tags))
+    table = Table(plan["name"], plan["title"], columns, [], rule_before=len(cells) if floors else None)
+    table.section, table.label = place_of(plan["source"])
+    table.tags = {key: plan[key] for key in ("data", "scale", "setting")} | {"stream": plan.get("stream", "joint")}
+    table.column_tags = tags
+    rows: list[list[str | Cell]] = []
     for cell in [*cells, *floors]:
-        row = [cell, *([differs.get(cell, differs.get(_whole(cell), ""))] if plan["differs"] else [])]
-        row += [values.get(cell, "-") for values in published.values()]
+        row: list[str | Cell] = [cell]
+        row += [differs.get(cell, differs.get(_whole(cell), ""))] if plan["differs"] else []
+        row += [_published(values.get(cell, "-")) for values in published.values()]
         for split in splits:
             for protocol in protocols:
                 mine = results.get((cell, split, protocol))
-                found = estimate([scores(r) for r in mine.values()]) if mine else None
-                shown = _number(found) + commits.mark(cell, split, protocol) if found else ""
-                row.append(shown or _hole(plan, records, cell, protocol))
+                what = f"{cell}: {label_of(plan, protocol)}, {plan['data']} {split}"
+                if mine:
+                    found = estimate([scores(r) for r in mine.values()])
+                    key = f"{cell}/{protocol}/{split}"
+                    table.sources[key] = source_of(what, found, mine, records, plan["command"])
+                    row.append(Cell(_number(found) + commits.mark(cell, split, protocol), found.mean, source=key))
+                else:
+                    row.append(_hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
                     seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and _whole(cell) == "raw" else mine
                     gap = difference(seeds, base) if seeds and base and cell != reference else None
-                    row.append(_signed(gap) if gap else "")
+                    if gap and seeds and base:
+                        key = f"{cell}-{reference}/{protocol}/{split}"
+                        told = f"{cell} minus {what.replace(cell, reference, 1)}"
+                        table.sources[key] = difference_source(told, gap, seeds, base, plan["command"])
+                        row.append(Cell(_signed(gap), gap.mean, source=key))
+                    else:
+                        row.append("")
                 row += [_mean(mine, metric) for metric in also_shown(plan, protocol)]
         rows.append(row)
-    table = Table(plan["name"], plan["title"], columns, rows, rule_before=len(cells) if floors else None)
+    table.rows = rows
+    if published:
+        table.sources["published"] = Source("a published number", facts={"source": plan["source"]})
+    rank_columns(table, headline)
     table.notes = [what_is_published(published, plan["source"])] if published else []
     table.notes += _notes(plan, records, results, commits)
     return table
 
 
+def place_of(source: str) -> tuple[str, str]:
+    """Section of the page, and which of a paper's tables this is: "SLiM (arXiv ...), Table 6" -> "Table 6"."""
+    paper, _, number = source.partition(", Table ")
+    return (f"Tables of {paper.partition(' (')[0]}", f"Table {number}") if number else ("Further tables", "")
+
+
+def _published(text: str) -> Cell:
+    """A number of the literature; what was inferred has a star."""
+    number = text.rstrip("*")
+    known = number.replace(".", "", 1).isdigit()
+    return Cell(text, float(number) if known else None, source="published" if known else "")
+
+
 def _whole(cell: str) -> str:
-    """The cell that `cell` is a stream of (`untrained bone`: untrained), or itself."""
-    return cell.partition(" ")[0]
+    """The floor that `cell` is a stream or a variant of (`untrained bone`, `untrained-mae`: untrained), or itself."""
+    return next((floor for floor in FLOORS if cell.startswith((f"{floor} ", f"{floor}-"))), cell)
 
 
 def label_of(plan: dict[str, Any], protocol: str) -> str:
-    """A protocol's heading, as the plan has it."""
-    return plan["labels"].get(protocol, protocol)
+    """A protocol's heading, as the plan has it (plans from before there were headings: its key)."""
+    return plan.get("labels", {}).get(protocol, protocol)
 
 
 def also_shown(plan: dict[str, Any], protocol: str) -> list[str]:
@@ -128,21 +166,21 @@ def _signed(e: Estimate) -> str:
     return f"{e.mean:+.1f}" + (f" ±{e.half:.1f}" if e.how != "none" else "")
 
 
-def _mean(seeds: dict[int, dict] | None, metric: str) -> str:
+def _mean(seeds: dict[int, dict] | None, metric: str) -> str | Cell:
     """Mean over seeds of a metric beside the headline."""
     found = [r[metric] for r in (seeds or {}).values() if metric in r]
     if not found:
         return "-"
     mean = sum(found) / len(found)
-    return f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.1f}"
+    return Cell(f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.1f}", mean)
 
 
-def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> str:
-    """What stands where a result is missing."""
+def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> str | Cell:
+    """What stands where a result is missing, with the command that would fill it."""
     if not any(protocol in w["judgements"] for w in plan["works"] if w["cell"] == cell):
         return "-"
     failed = any(records.failure(w["pretraining"]) for w in plan["works"] if w["cell"] == cell)
-    return "failed" if failed else "missing"
+    return Cell("failed" if failed else "missing", missing=plan["command"] + (" retry=failed" if failed else ""))
 
 
 def _notes(plan: dict[str, Any], records: Records, results: Results, commits: Commits) -> list[str]:

@@ -117,7 +117,7 @@ def test_what_is_missing_shows_as_missing_and_what_failed_as_failed(runs):
     import json
 
     table = ablation_table(json.loads(runs.plan_file("plan").read_text()), runs)
-    rows = {row[0]: row for row in table.rows}
+    rows = {str(row[0]): [str(cell) for cell in row] for row in table.rows}
     assert rows["dual"][3].startswith("75.0") and rows["dual"][1] == "87.7"
     assert rows["no-local"][3] == "missing" and rows["no-global"][3] == "failed"
     assert rows["raw"][4].startswith("-50.0")
@@ -177,7 +177,7 @@ def test_further_metrics_and_other_data_have_their_place(runs):
     told |= {"joints_shared": ["head"], "joints_unknown": ["neck"]}
     write_json(path, json.loads(path.read_text()) | told)
     table = ablation_table(plan, runs)
-    row = dict(zip(table.columns, table.rows[0]))
+    row = dict(zip(table.columns, map(str, table.rows[0])))
     assert row["map100 xsub"] == "12.3" and row["parameters xsub"] == "12,345"
     assert any("data demo (f), trained on irds" in note for note in table.notes)
     assert any("joints of demo known by name: 1; embedded as a neighbour: neck" in note for note in table.notes)
@@ -227,7 +227,7 @@ def test_numbers_made_by_another_commit_than_most_are_marked(runs):
     told = {"machine": "m", "torch": "t", "clips_per_second": None, "seconds": 0}
     write_json(runs.run("p0") / "run.json", told | {"commit": "aaa", "dirty": False})
     table = ablation_table(plan, runs)
-    rows = {row[0]: row for row in table.rows}
+    rows = {str(row[0]): [str(cell) for cell in row] for row in table.rows}
     assert rows["no-local"][3].endswith("†") and not any("†" in rows[cell][3] for cell in ("dual", "raw"))
     note = next(note for note in table.notes if note.startswith("commit "))
     assert note.startswith("commit aaa; † MIXED: the encoder or the result was made by another one (bbb+changes); m")
@@ -237,5 +237,5 @@ def test_numbers_made_by_another_commit_than_most_are_marked(runs):
 
     write_json(runs.result_file("p1", "j"), known | {"commit": "aaa", "dirty": False})
     write_json(runs.run("p1") / "run.json", told | {"commit": "ccc", "dirty": False})
-    again = {row[0]: row[3] for row in ablation_table(plan, runs).rows}
+    again = {str(row[0]): str(row[3]) for row in ablation_table(plan, runs).rows}
     assert again["no-local"].endswith("†"), "its encoder was trained by another one"
