@@ -85,7 +85,7 @@ def window(runs: Path) -> list[str]:
             curves = {
                 name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
                 for name in sorted(run.data.metrics)
-                if name not in TIMES
+                if not name.endswith(TIMES)
             }
             files = sorted(_files(client, run.info.run_id))
             lines.append(json.dumps([tags, parent, run.info.status, params, curves, files], sort_keys=True))
