@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -47,14 +48,24 @@ def needed(records: Records, found: Iterable[Entry]) -> dict[str, set[str]]:
     return keep
 
 
+def trials(records: Records) -> set[str]:
+    """Runs that were trials of a tuning, whose scores and curves are kept by its study."""
+    found: set[str] = set()
+    for journal in (records.root / "studies").glob("*.log"):
+        for runs in re.findall(r'"user_attr": ?\{"runs": ?\[([^]]*)\]', journal.read_text()):
+            found |= set(re.findall(r"\w+", runs))
+    return found
+
+
 def waste(records: Records, found: list[Entry]) -> Iterator[Waste]:
     """What no table needs; runs that somebody works on are left alone."""
-    keep = needed(records, found)
+    keep, tried = needed(records, found), trials(records)
     for entry in found:
         if entry.owned:
             continue
         if entry.identity not in keep:
-            yield Waste(entry.folder, "run in no plan", entry)
+            tuning = ", but a tuning's trial; its score stays" if entry.identity in tried else ""
+            yield Waste(entry.folder, f"run in no plan{tuning}", entry)
             continue
         wanted = keep[entry.identity]
         for result in sorted((entry.folder / "eval").glob("[!.]*")):

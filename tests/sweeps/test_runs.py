@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,23 @@ def test_prune_keeps_what_a_kept_result_was_made_of(runs, capsys):
     given = str(records.encoder(works[4].pretraining))
     write_json(path, json.loads(path.read_text()) | {"fused": [works[3].pretraining], "encoder": given})
     assert "nothing to remove" in said(capsys, "prune", f"runs={records.root}")
+
+
+def test_prune_tells_trials_of_a_tuning(runs, capsys):
+    from optuna import create_study
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    records, works = runs
+    (records.root / "studies").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notices that journals are experimental
+        study = create_study(storage=JournalStorage(JournalFileBackend(str(records.root / "studies" / "t.log"))))
+    study.ask().set_user_attr("runs", [works[3].pretraining])
+    with pytest.raises(BadInput):
+        main(["prune", f"runs={records.root}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [works[3].pretraining in line for line in lines if "tuning's trial" in line] == [True]
 
 
 def test_prune_asks_and_takes_no_for_an_answer(runs, capsys, monkeypatch):
