@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from skeletons.errors import BadInput
 from skeletons.topology import topology_of
 from sweeps.config import Config, from_yaml
 from sweeps.identity import digest
@@ -62,13 +63,11 @@ def spent(records: Records, identities: list[str]) -> dict[str, Spent]:
 def config_of(records: Records, identity: str) -> Config | None:
     """The configuration that a run was trained with, without how it was judged, which may be of another version; None
     where it is gone, or has settings that this version does not know."""
-    from omegaconf.errors import OmegaConfBaseException
-
     path = records.run(identity) / "config.yaml"
     if not path.is_file():
         return None
     read = yaml.load(path.read_text(), Loader=yaml.SafeLoader)
-    with suppress(OmegaConfBaseException):
+    with suppress(BadInput):
         return from_yaml(yaml.safe_dump({k: v for k, v in read.items() if k not in ("protocol", "ablation")}))
     return None
 

@@ -2,7 +2,7 @@
 
 A run of the same configuration, whatever its length and seed, says its speed outright. For one that was never run the
 speed is that of the nearest run there is, by FLOPs: of the same method, else of any. Where nothing was ever run, no
-time is given. Counts are kept in `runs/flops.json`.
+time is given. Counts are kept in `runs/forecast.json`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Forecast:
     counted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.counted = read_json(self.records.root / "flops.json") or {}
+        self.counted = read_json(self.records.root / "forecast.json") or {}
 
     def of(self, works: Sequence[Work]) -> dict[str, Expected]:
         """Key of each work -> what it will cost; what several works need is counted for the first of them."""
@@ -68,7 +68,7 @@ class Forecast:
             whole = None if None in times else sum(t for t in times if t is not None)
             found[work.key] = Expected(sum(p.flops for p in parts), whole, all(p.measured for p in parts))
         if len(self.counted) > before:
-            write_json(self.records.root / "flops.json", self.counted)
+            write_json(self.records.root / "forecast.json", self.counted)
         return found
 
     def _one(self, work: Work, trained: set[str]) -> Expected:

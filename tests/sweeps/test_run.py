@@ -158,7 +158,7 @@ def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "7 pieces, 0 there, 7 to do" in printed
     assert printed.count("to train, ") == 5 and "time unknown: nothing like it was run on this machine" in printed
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["flops.json"], "what was counted is kept"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["forecast.json"], "what was counted is kept"
 
 
 def test_both_poolings_stand_side_by_side_and_what_is_equal_is_judged_once(tiny, tmp_path, table, capfd):
