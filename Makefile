@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+EXTRAS := $(VENV)/.installed-extras
+# Debian's packages for `make test-extras`, beside pip's: servers, a cluster
+DEBIAN := postgresql slurm-client slurmctld slurmd munge
+# One process for each core; more than eight only wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test bench ui clean
+.PHONY: demo test test-extras bench ui clean
 
 demo: $(STAMP)
 	$(BIN)/python sweeps/run.py ablation=stm
@@ -13,7 +18,12 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What needs a server, a cluster or a browser. Installs them: as root, or with sudo; EXTRAS_REQUIRED=0 skips what is not
+# there instead of failing.
+test-extras: $(EXTRAS)
+	EXTRAS_REQUIRED=$${EXTRAS_REQUIRED-1} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/extras
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
@@ -29,6 +39,13 @@ ui: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(EXTRAS): $(STAMP) Makefile
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm,ray,postgres]'
+	ROOT="$$(test $$(id -u) = 0 || echo sudo) env DEBIAN_FRONTEND=noninteractive"; \
+	dpkg-query -W $(DEBIAN) >/dev/null 2>&1 || test "$$EXTRAS_REQUIRED" = 0 || \
+	  { $$ROOT apt-get update -q && $$ROOT apt-get install -q -y --no-install-recommends $(DEBIAN); }
 	touch $@
 
 clean:

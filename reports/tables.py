@@ -179,13 +179,27 @@ def _hole(plan: dict[str, Any], records: Records, cell: str, protocol: str) -> s
     """What stands where a result is missing, with the command that would fill it."""
     if not any(protocol in w["judgements"] for w in plan["works"] if w["cell"] == cell):
         return "-"
-    failed = any(records.failure(w["pretraining"]) for w in plan["works"] if w["cell"] == cell)
+    mine = [w for w in plan["works"] if w["cell"] == cell and protocol in w["judgements"]]
+    failed = any(records.failure(w["pretraining"], [w["judgements"][protocol]]) for w in mine)
     return Cell("failed" if failed else "missing", missing=plan["command"] + (" retry=failed" if failed else ""))
+
+
+def _failures(plan: dict[str, Any], records: Records) -> list[str]:
+    """Why there are holes: cells that failed, each reason once."""
+    notes = []
+    for work in plan["works"]:
+        wanted = work["judgements"].values()
+        if records.complete(work["pretraining"], wanted):
+            continue
+        if failure := records.failure(work["pretraining"], wanted):
+            reason = failure["reason"].partition("\n")[0]
+            notes.append(f"failed: {work['cell']} {work['split']} seed {work['seed']}: {reason}")
+    return [*notes, "what failed is tried again with retry=failed"] if notes else []
 
 
 def _notes(plan: dict[str, Any], records: Records, results: Results, commits: Commits) -> list[str]:
     one = [r for by_seed in results.values() for r in by_seed.values()]
-    notes = _data_notes(plan, results, one)
+    notes = _failures(plan, records) + _data_notes(plan, results, one)
     for key in dict.fromkeys(p for _, _, p in results):
         known = [r for (_, _, p), by_seed in results.items() if p == key for r in by_seed.values()]
         some = next((r for r in known if r["pooling"] != "raw" and r["protocol"] != "fusion"), known[0])

@@ -98,6 +98,36 @@ class AblationConfig:
 
 
 @dataclass
+class LaunchConfig:
+    """What a worker elsewhere gets (`launcher=slurm` or `ray`), and how patient the command is with workers.
+
+    Attributes:
+        cpus: cores of each worker; 0 means one for each of a run's threads.
+        gpus: of each worker.
+        memory: gigabytes of each worker; 0 leaves it to the cluster.
+        hours: time limit of a Slurm job. A run that it cuts off goes on from its checkpoint in the next job.
+        partition, account: of Slurm; empty leaves it to the cluster.
+        options: further options of sbatch, e.g. `launch.options={constraint: a100}`.
+        executor: slurm, or local: submitit's stand-in, on this machine, for trying out.
+        address: of the Ray cluster; auto finds the one that this machine is part of.
+        lost: how often a run may lose its worker without getting any further before it counts as failed.
+        grace: seconds without a sign of life after which a worker is taken for dead (`storage=postgresql` only).
+    """
+
+    cpus: int = 0
+    gpus: int = 0
+    memory: float = 0.0
+    hours: float = 24.0
+    partition: str = ""
+    account: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+    executor: str = "slurm"
+    address: str = "auto"
+    lost: int = 3
+    grace: int = 60
+
+
+@dataclass
 class Config:
     """Everything that can be set.
 
@@ -111,7 +141,12 @@ class Config:
         device: auto, cpu, cuda or cuda:N.
         threads: of each run; 1 and 2 threads differ in the last bits, so this is part of a run's identity.
         ranks: processes that share each training's batches (see sweeps/ranks.py); `train.batch` is that of all of them.
-        workers: processes; 0 means as many as the machine's cores allow with so many threads (and ranks) each.
+        workers: processes (elsewhere: jobs); 0 means as many as the machine's cores allow with so many threads (and
+            ranks) each, or one for each GPU.
+        launcher: where workers run: local (this machine), slurm or ray (see `launch`).
+        launch: what a worker elsewhere gets.
+        storage: where the queue lies: journal (a file in `runs`), or postgresql://USER@HOST/DATABASE.
+        retry: failed: run again what failed before.
         runs: folder of all results.
         records: files (in `runs`, which all workers see), or mlflow (through the tracking server: no shared folder).
         dry: print the plan and stop.
@@ -141,6 +176,10 @@ class Config:
     threads: int = 1
     ranks: int = 1
     workers: int = 0
+    launcher: str = "local"
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    storage: str = "journal"
+    retry: str = ""
     runs: str = "runs"
     records: str = "files"
     dry: bool = False
@@ -212,11 +251,17 @@ def from_yaml(text: str) -> Config:
         BadInput: another version's, with fields that are not known here.
     """
     from omegaconf import OmegaConf
+
+    return from_plain(OmegaConf.create(text))
+
+
+def from_plain(read: Any) -> Config:
+    """The configuration that `dataclasses.asdict` made plain. Raises as `from_yaml` does."""
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    read = OmegaConf.create(text)
     try:
-        node = deepcopy(_typed(read.method.name))
+        node = deepcopy(_typed(read["method"]["name"]))
         node.merge_with(read)
         config = OmegaConf.to_object(node)
     except (OmegaConfBaseException, KeyError) as error:

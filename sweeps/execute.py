@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,12 @@ from protocols.features import extract
 from protocols.retrieval import retrieve
 from skeletons.audit import verdict_on
 from skeletons.augment import Augmentation
-from skeletons.clips import Clips, written_whole
+from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
+from skeletons.whole import is_full, written_whole
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
@@ -49,25 +49,34 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
         report: told of ("training", {step, steps, metrics}) and ("judged", {protocol, top1}).
 
     Raises:
-        TrainingFailed, BadInput: recorded in the run's failure.json too.
+        TrainingFailed, BadInput, ...: what failed first; each failure is recorded where its result should stand.
     """
     for need in work.needs:
-        execute(need, records, report)
+        if failure_of(need, records) is None:
+            try:
+                execute(need, records, report)
+            except Exception as error:  # recorded; what needs it says so
+                if is_full(error):
+                    raise
     torch.set_num_threads(work.config.threads)
     with records.owned(work.pretraining) as folder:
         if records.complete(work.pretraining, work.results):
             return
-        (folder / "failure.json").unlink(missing_ok=True)
-        try:
-            if work.needs:
-                combine(work, records, folder, report)
-                return
-            if not work.raw and not records.encoder(work.pretraining).is_file():
+        if work.needs:
+            combine(work, records, folder, report)
+            return
+        if not work.raw and not records.encoder(work.pretraining).is_file():
+            with records.failing(work.pretraining):
                 (adopt if work.config.encoder else pretrain)(work, folder, report)
-            judge(work, records, report)
-        except Exception as error:
-            write_json(folder / "failure.json", {"reason": str(error), "traceback": traceback.format_exc()})
-            raise
+        judge(work, records, report)
+
+
+def failure_of(work: Work, records: Records) -> str | None:
+    """Why a piece of work is not complete, if it failed."""
+    if records.complete(work.pretraining, work.results):
+        return None
+    found = records.failure(work.pretraining, work.results)
+    return found["reason"] if found else None
 
 
 def make_method(config: Config, data: Clips, train_clips: int, device: str) -> Method:
@@ -187,20 +196,26 @@ def combine(work: Work, records: Records, folder: Path, report: Report) -> None:
     for key, judgement in work.judgements.items():
         if records.result_file(work.pretraining, judgement.identity).is_file():
             continue
-        data, part = data_of(work.config, judgement.target)
-        result = fused_result(work, key, records)
-        _write(work, records, judgement, result, replace(data, stream=streams), part, None)
+        with records.failing(work.pretraining, judgement.identity):
+            for need in work.needs:
+                if reason := failure_of(need, records):
+                    raise TrainingFailed(f"{need.cell}, which it needs, failed: {reason}")
+            data, part = data_of(work.config, judgement.target)
+            result = fused_result(work, key, records)
+            _write(work, records, judgement, result, replace(data, stream=streams), part, None)
         report("judged", {"protocol": key, "top1": result.metrics["top1"]})
 
 
 def judge(work: Work, records: Records, report: Report) -> None:
-    """Run the protocols whose results are missing; the features of one pooling are extracted once."""
+    """Run the protocols whose results are missing; the features of one pooling are extracted once. Where one fails, the
+    others are run all the same."""
     config, device = work.config, device_of(work.config)
-    encoder = None if work.raw else load_encoder(records.encoder(work.pretraining), device)
+    with records.failing(work.pretraining):
+        encoder = None if work.raw else load_encoder(records.encoder(work.pretraining), device)
     subjects: dict[tuple[str, str], Subject] = {}
-    for key, judgement in work.judgements.items():
-        if records.result_file(work.pretraining, judgement.identity).is_file():
-            continue
+    failed: list[Exception] = []
+
+    def one(judgement: Judgement) -> float:
         data, part = data_of(config, judgement.target)
         seen = judgement.target, judgement.pooling
         if seen not in subjects:
@@ -213,7 +228,22 @@ def judge(work: Work, records: Records, report: Report) -> None:
         result.details["seconds"] = time.monotonic() - began
         told = judgement if work.raw or protocol.pools else replace(judgement, pooling="its own")
         _write(work, records, told, result, data, part, encoder)
-        report("judged", {"protocol": key, "top1": next(iter(result.metrics.values()))})
+        return next(iter(result.metrics.values()))
+
+    for key, judgement in work.judgements.items():
+        if records.result_file(work.pretraining, judgement.identity).is_file():
+            continue
+        try:
+            with records.failing(work.pretraining, judgement.identity):
+                top1 = one(judgement)
+        except Exception as error:
+            if is_full(error):
+                raise
+            failed.append(error)
+        else:
+            report("judged", {"protocol": key, "top1": top1})
+    if failed:
+        raise failed[0]
 
 
 def _write(

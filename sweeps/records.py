@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from skeletons.errors import BadInput
-from skeletons.whole import remove_unfinished, written_whole
+from skeletons.whole import is_full, remove_unfinished, written_whole
 
 
 class Records:
@@ -47,9 +48,41 @@ class Records:
         """What is known of the run that made an encoder."""
         return read_json(self.run(identity) / "run.json") or {}
 
-    def failure(self, identity: str) -> dict[str, Any] | None:
-        """Why a run failed, None if it did not."""
-        return read_json(self.run(identity) / "failure.json")
+    def failure(self, identity: str, judgements: Iterable[str] = ()) -> dict[str, Any] | None:
+        """Why an encoder failed, or else the first of these results that is missing; None if nothing did."""
+        missing = [j for j in judgements if not self.result_file(identity, j).is_file()]
+        places = [self.failure_file(identity), *(self.failure_file(identity, j) for j in missing)]
+        return next((found for found in map(read_json, places) if found is not None), None)
+
+    def failure_file(self, identity: str, judgement: str = "") -> Path:
+        """Where it says why an encoder, or a protocol's result on it, could not be made."""
+        folder = self.run(identity)
+        return (folder / "eval" / judgement if judgement else folder) / "failure.json"
+
+    def disk_full(self) -> BadInput:
+        """What to tell where nothing can be put on file."""
+        return BadInput(f"{self.root}: the disk is full; free some space, then the same command goes on")
+
+    def forget_failure(self, identity: str, judgements: Iterable[str]) -> None:
+        """What failed is to be tried again."""
+        for place in (self.failure_file(identity), *(self.failure_file(identity, j) for j in judgements)):
+            place.unlink(missing_ok=True)
+
+    @contextmanager
+    def failing(self, identity: str, judgement: str = "") -> Iterator[None]:
+        """Put on file why the block fails, and pass it on. A full disk is nobody's failure."""
+        try:
+            yield
+        except Exception as error:
+            if not is_full(error):
+                self.fail(identity, judgement, str(error) or type(error).__name__, traceback.format_exc())
+            raise
+        self.failure_file(identity, judgement).unlink(missing_ok=True)
+
+    def fail(self, identity: str, judgement: str, reason: str, trace: str = "") -> None:
+        """Put on file why an encoder (or, with a judgement, its result) could not be made."""
+        about = {"reason": reason, "traceback": trace, "failed": time.strftime("%Y-%m-%d %H:%M:%S")}
+        write_json(self.failure_file(identity, judgement), {**about, **provenance()})
 
     def arrays_file(self, identity: str, judgement: str) -> Path:
         """What a protocol found as arrays: its own, `predicted` where there is such, and `truth` of the test clips."""

@@ -7,7 +7,8 @@ tuned=PATH           with the settings in a file      (that sweeps/tune.py wrote
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   (data.stream=joint|bone|motion)
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
-seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true
+seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true    retry=failed
+launcher=local|slurm|ray   storage=journal|postgresql://USER@HOST/DATABASE   launch.FIELD=VALUE   beyond one machine
 records=mlflow       results travel over the server of MLFLOW_TRACKING_URI: for machines that share no folder
 SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 """
@@ -28,7 +29,9 @@ if __name__ == "__main__":
 from methods.base import support_matrix
 from skeletons.errors import command
 from sweeps.config import Config
+from sweeps.execute import failure_of
 from sweeps.identity import device_of, digest
+from sweeps.launchers import check_launch
 from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
@@ -120,6 +123,7 @@ def main(command: Sequence[str]) -> int:
         print(__doc__)
         return 0
     config, works = make_plan(command)
+    check_launch(config)
     records = Records(config.runs)
     fetch(config, records, works)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
@@ -129,41 +133,56 @@ def main(command: Sequence[str]) -> int:
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)
     send_plan(config, records, name)
+    todo = missing if config.retry == "failed" else [w for w in missing if failure_of(w, records) is None]
     with Mirror(records, name, config, works) as mirror:
         # Where all is there, the queue may still say that somebody works: who was killed between result and word.
         begun = (records.root / "studies" / f"{name}.log").is_file()
-        failed = _run(config, works, missing, records, name, mirror) if missing or begun else {}
+        if todo or begun:
+            _run(config, todo, records, name, mirror)
         fetch(config, records, works)
         mirror.show_rest()
-        print(f"{len(works)} pieces: {len(works) - len(missing)} were there, {len(missing) - len(failed)} done now")
+        left = {w.key: reason for w in missing if (reason := _left(w, records))}
+        there = len(works) - len(missing)
+        print(f"{len(works)} pieces: {there} were there, {len(missing) - len(left)} done now")
         sys.stdout.flush()
         records.tidy(w.pretraining for w in works)
         report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
         shown = subprocess.run(report).returncode
         out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
         mirror.close(sorted(out.glob(f"*{name}*")))
-    for key, reason in failed.items():
-        print(f"failed: {key}: {reason}", file=sys.stderr)
-    return 1 if failed else shown
+    before = {w.key for w in missing} - {w.key for w in todo}
+    for key, reason in left.items():
+        print(f"failed{' before' * (key in before)}: {key}: {reason}", file=sys.stderr)
+    if before:
+        print("what failed before was left alone; retry=failed runs it again", file=sys.stderr)
+    return 1 if left else shown
 
 
-def _run(
-    config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, name: str, mirror: Mirror
-) -> dict[str, str]:
-    """Do the missing works; returns key -> reason of those that failed."""
+def _left(work: Work, records: Records) -> str:
+    """Why a piece is not there in the end; "" where it is."""
+    if records.complete(work.pretraining, work.results):
+        return ""
+    return (failure_of(work, records) or "not done").partition("\n")[0]
+
+
+def _run(config: Config, works: Sequence[Work], records: Records, name: str, mirror: Mirror) -> None:
+    """Do these works."""
     from sweeps.forecast import Forecast
-    from sweeps.workers import run_all, worker_count
+    from sweeps.launchers import make_launcher
+    from sweeps.queue import Address, Queue
+    from sweeps.supervise import run_all
+    from sweeps.workers import worker_count
 
-    workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
-    failed: dict[str, str] = {}
-    journal = records.root / "studies" / f"{name}.log"
-    expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(missing).items()}
-    with Progress(len(missing), workers, expected) as progress:
-        for kind, key, details in mirror.watching(run_all(journal, name, missing, records, workers)):
-            progress.event(kind, key, details)
-            if kind in ("failed", "died"):
-                failed[key or "worker"] = details["reason"]
-    return failed
+    address = Address(config.storage, name, records.root / "studies" / f"{name}.log", config.launch.grace)
+    asked = config.workers or (0 if config.launcher == "local" else max(1, len(works)))
+    workers = worker_count(asked, config.threads * config.ranks, len(works), device_of(config))
+    for work in works:
+        records.forget_failure(work.pretraining, work.results)
+    expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(works).items()}
+    pieces, launcher = Queue(address), make_launcher(config, address, works, records, workers)
+    with Progress(len(works), workers, expected) as progress:
+        for event in mirror.watching(run_all(pieces, works, records, launcher, workers, config.launch.lost)):
+            progress.event(*event)
 
 
 if __name__ == "__main__":

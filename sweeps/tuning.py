@@ -35,7 +35,8 @@ from sweeps.identity import data_of, device_of, digest, pretraining_identity
 from sweeps.plan import Work, make_plan
 from sweeps.records import Records, provenance, read_json, write_json
 from sweeps.spaces import Space
-from sweeps.workers import Event, open_study
+from sweeps.storage import JOURNAL, open_storage, open_study
+from sweeps.workers import Event
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -101,7 +102,7 @@ def open_search(search: Search) -> Study:
     """The study, with the pruner that its curves' length asks for."""
     from optuna.pruners import MedianPruner
 
-    study = open_study(search.journal, search.name)
+    study = open_study(open_storage(JOURNAL, search.journal), search.name)
     evaluations = search.works(search.space.start)[0].config.train.evaluations
     study.pruner = MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=math.ceil(evaluations / 3))
     return study

@@ -1,8 +1,7 @@
-"""The queue and who works on it.
+"""Workers pull pieces of work from the queue until it is empty; here, those of this machine.
 
-An Optuna study on journal storage is the queue: pieces of work are enqueued trials, so workers never take the same one.
-The files in `runs/` are the truth: what is complete there is not enqueued, and a trial whose worker died is given back
-by enqueueing its work again.
+A worker that dies gives its piece back: the command enqueues it again and starts another worker in its place. A piece
+that keeps killing its workers without getting any further is recorded as failed.
 """
 
 from __future__ import annotations
@@ -10,174 +9,217 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from sweeps.config import from_yaml, to_yaml
+from skeletons.errors import BadInput
+from skeletons.whole import is_full
 from sweeps.execute import execute
-from sweeps.identity import Judgement
-from sweeps.plan import Work
+from sweeps.queue import Address, Queue, worker_name
 from sweeps.records import Records
 from sweeps.remote import shared
 
-if TYPE_CHECKING:
-    from optuna import Study
-
 Event = tuple[str, str, dict[str, Any]]  # kind, key of the work, details
+Tell = Callable[[Event], None]
 
 
-def open_study(path: Path, name: str) -> Study:
-    """The study called `name` in a journal file, made if it is not there."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+class Launcher(Protocol):
+    """Where workers run. Each has a slot, from 0, which says which GPU it gets."""
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental-feature notices
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    def start(self, slots: Sequence[int]) -> None:
+        """Start a worker in each of these slots."""
 
+    def events(self, timeout: float) -> Iterator[Event]:
+        """What happened, as far as workers tell; waits up to `timeout` seconds for it."""
 
-def enqueue(study: Study, works: Sequence[Work], records: Records) -> None:
-    """Put work in the queue that is neither there nor being done by somebody alive."""
-    from optuna.trial import TrialState
+    def ended(self) -> dict[int, tuple[str, str]]:
+        """Slots whose worker has ended since last asked -> its name in the queue, and why it died ("": it did not)."""
 
-    waiting = set()
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-        key, identity = trial.user_attrs.get("key"), trial.user_attrs.get("pretraining", "")
-        owned = (identity, *(need["pretraining"] for need in trial.user_attrs.get("needs", ())))
-        if trial.state == TrialState.WAITING or any(map(records.is_owned, owned)):
-            waiting.add(key)
-        else:  # its worker died
-            study.tell(trial.number, state=TrialState.FAIL)
-    for work in sorted(works, key=lambda w: bool(w.needs)):  # who needs others waits for them: last, all are there
-        if work.key not in waiting:
-            params = {"cell": work.cell, "split": work.split, "seed": work.seed}
-            study.enqueue_trial(params, user_attrs={"key": work.key, **_told(work)})
+    def enough(self) -> None:
+        """Nothing is left to do: workers that have not begun need not."""
+
+    def close(self) -> None:
+        """The command ends, or was interrupted."""
 
 
-def _told(work: Work) -> dict[str, Any]:
-    """A piece of work as plain values, for the queue."""
-    told: dict[str, Any] = {"pretraining": work.pretraining, "config": to_yaml(work.config)}
-    told |= {"cell": work.cell, "split": work.split, "raw": work.raw, "needs": [_told(need) for need in work.needs]}
-    told["judgements"] = {name: asdict(judgement) for name, judgement in work.judgements.items()}
-    return told
+def pull(address: Address, root: Path, tell: Tell) -> None:
+    """Take work from the queue until it is empty. A piece that fails is recorded, the others go on.
+
+    Raises:
+        BadInput: the disk is full. This is no piece's failure: what was begun goes on with the next command.
+    """
+    records, pieces = Records(root), Queue(address)
+    while _pull_one(pieces, records, tell):
+        pass
 
 
-def _work_of(a: dict[str, Any]) -> Work:
-    """The piece of work that `_told` wrote down."""
-    config = from_yaml(a["config"])
-    judgements = {key: Judgement(**fields) for key, fields in a["judgements"].items()}
-    needs = tuple(map(_work_of, a["needs"]))
-    return Work(a["cell"], a["split"], config.seeds[0], config, a["pretraining"], judgements, a["raw"], needs)
+def _pull_one(pieces: Queue, records: Records, tell: Tell) -> bool:
+    import torch
 
-
-def pull(journal: Path, name: str, records: Records, tell: Callable[[Event], None]) -> None:
-    """Take work from the queue until it is empty. A piece that fails is recorded, the others go on."""
-    from optuna.trial import TrialState
-
-    study = open_study(journal, name)
-    while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        trial = study.ask()
-        if "key" not in trial.user_attrs:  # somebody else took the last one between the two lines above
-            study.tell(trial, state=TrialState.FAIL)
-            return
-        work = _work_of(trial.user_attrs)
+    with pieces.next() as claim:
+        if claim is None:
+            return False
+        work = claim.work
         tell(("started", work.key, {"cell": work.cell, "split": work.split, "seed": work.seed}))
         try:
             with shared(work, records):
-                execute(work, records, lambda kind, details, key=work.key: tell((kind, key, details)))  # type: ignore[misc]
+                execute(work, records, lambda kind, details: tell((kind, work.key, details)))
         except Exception as error:
-            study.tell(trial, state=TrialState.FAIL)
+            if is_full(error):
+                raise records.disk_full() from error
+            pieces.fail(claim)
             tell(("failed", work.key, {"reason": str(error) or type(error).__name__}))
-            continue
+            if isinstance(error, torch.AcceleratorError):
+                sys.exit(1)  # this process can use its GPU no more; another worker takes its place
+            return True
         scores = [records.result(work.pretraining, j) for j in work.results]
-        study.tell(trial, scores[0]["value"] if scores and scores[0] else 0.0)
+        pieces.finish(claim, scores[0]["value"] if scores and scores[0] else 0.0)
         tell(("finished", work.key, {}))
+    return True
 
 
-def _child(journal: Path, name: str, root: Path, number: int, events: Any) -> None:
+def take_gpu(slot: int, device: str) -> None:
+    """Make "cuda" mean the GPU of a slot, round robin; a GPU that was named stays."""
+    import torch
+
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+
+
+def _child(address: Address, root: Path, slot: int, device: str, events: Connection) -> None:
     """A worker process; it does not outlive its parent, even one that was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     try:
-        pull(journal, name, Records(root), events.put)
+        take_gpu(slot, device)
+        pull(address, root, events.send)
+    except BadInput as error:
+        events.send(("stopped", "", {"reason": str(error)}))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def run_all(journal: Path, name: str, works: Sequence[Work], records: Records, workers: int) -> Iterator[Event]:
-    """Do all works and yield what happens.
+class Processes:
+    """Workers as processes of this machine.
 
-    Args:
-        workers: processes; with 1 everything happens in this one.
+    Each has a pipe of its own: a queue that all share has a lock that a killed worker would take with it.
     """
-    study = open_study(journal, name)
-    enqueue(study, works, records)
-    if workers == 1:
-        yield from _in_this_process(journal, name, records)
-        return
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    processes = [
-        context.Process(target=_child, args=(journal, name, records.root, n, events), daemon=True)
-        for n in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        while any(p.is_alive() for p in processes) or not events.empty():
+
+    target = staticmethod(_child)
+
+    def __init__(self, address: Address, root: Path, device: str):
+        self.address, self.root, self.device = address, root, device
+        self.workers: dict[int, tuple[Any, Connection]] = {}
+
+    def start(self, slots: Sequence[int]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])  # imported once for all workers
+        for slot in slots:
+            ours, theirs = context.Pipe(duplex=False)
+            arguments = (self.address, self.root, slot, self.device, theirs)
+            process = context.Process(target=self.target, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self.workers[slot] = process, ours
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        pipes = [pipe for _, pipe in self.workers.values() if not pipe.closed]
+        for pipe in wait(pipes, timeout) if pipes else ():
+            assert isinstance(pipe, Connection)
             try:
-                yield events.get(timeout=0.5)
-            except queue.Empty:
-                continue
-    finally:
-        for process in processes:
+                while pipe.poll():
+                    yield pipe.recv()
+            except (EOFError, OSError):  # it ended, perhaps in the middle of a word
+                pipe.close()
+
+    def ended(self) -> dict[int, tuple[str, str]]:
+        found = {}
+        for slot, (process, pipe) in list(self.workers.items()):
+            if pipe.closed:  # all it had to say was heard
+                process.join()
+                found[slot] = worker_name(process.pid), how_it_died(process.exitcode)
+                del self.workers[slot]
+        return found
+
+    def enough(self) -> None:
+        """Those that have not begun end by themselves."""
+
+    def close(self) -> None:
+        for process, _ in self.workers.values():
             process.terminate()
+        for process, pipe in self.workers.values():
             process.join()
-    dead = [p.exitcode for p in processes if p.exitcode]
-    if dead:
-        yield (
-            "died",
-            "",
-            {"reason": f"{len(dead)} worker(s) died (exit status {dead[0]}); run the command again"},
-        )
+            pipe.close()
 
 
-def _in_this_process(journal: Path, name: str, records: Records) -> Iterator[Event]:
-    """Events of `pull`, through a thread so that they arrive while it works."""
-    events: queue.Queue[Event | None] = queue.Queue()
+class ThisProcess:
+    """One worker, in a thread of this process: its events arrive while it works."""
 
-    def work() -> None:
+    def __init__(self, address: Address, root: Path):
+        self.address, self.root = address, root
+        self.told: queue.Queue[Event | None] = queue.Queue()
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    def start(self, slots: Sequence[int]) -> None:
+        def work() -> None:
+            try:
+                pull(self.address, self.root, self.told.put)
+            except BaseException as error:
+                self.error = error
+            finally:
+                self.told.put(None)
+
+        self.thread = threading.Thread(target=work, daemon=True)
+        self.thread.start()
+
+    def events(self, timeout: float) -> Iterator[Event]:
         try:
-            pull(journal, name, records, events.put)
-        finally:
-            events.put(None)
+            while (event := self.told.get(timeout=timeout)) is not None:
+                yield event
+        except queue.Empty:
+            return
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while (event := events.get()) is not None:
-        yield event
-    thread.join()
+    def ended(self) -> dict[int, tuple[str, str]]:
+        if self.thread is None or not self.told.empty():
+            return {}
+        self.thread.join(0.1)
+        if self.thread.is_alive():
+            return {}
+        self.thread = None
+        if self.error is not None:
+            raise self.error
+        return {0: (worker_name(os.getpid()), "")}
+
+    def enough(self) -> None:
+        """It ends by itself."""
+
+    def close(self) -> None:
+        """The thread ends with the process."""
+
+
+def how_it_died(status: int | None) -> str:
+    """Words for the exit status of a process; none for a good one."""
+    if not status:
+        return ""
+    if status > 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def worker_count(asked: int, threads: int, works: int, device: str) -> int:
-    """Processes to start: as asked, or one for each `threads` cores (on a GPU: one)."""
+    """Processes to start: as asked, or one for each GPU, or for each `threads` cores."""
+    import torch
+
     if asked > 0:
         return min(asked, max(1, works))
     if device.startswith("cuda"):
-        return 1
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(works, cores // max(1, threads)))
-
-
-__all__ = ["Event", "enqueue", "open_study", "pull", "run_all", "worker_count"]
+        return max(1, min(works, torch.cuda.device_count())) if device == "cuda" else 1
+    return max(1, min(works, len(os.sched_getaffinity(0)) // max(1, threads)))

@@ -128,13 +128,43 @@ def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_weights(tiny, tmp_path
     assert steps == list(range(1, 41))
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tiny, tmp_path, table, capfd):
-    assert run.main([*tiny, "method=mamp", "train.lr=1e30", "train.clip_norm=0", "protocol=retrieval"]) == 1
+def test_a_run_that_fails_is_named_and_tried_again_only_when_asked(tiny, tmp_path, table, capfd, monkeypatch):
+    line = [*tiny, "method=mamp", "train.lr=1e30", "train.clip_norm=0", "protocol=retrieval"]
+    assert run.main(line) == 1
     shown = capfd.readouterr()
     assert "not finite at step" in shown.err
-    assert "failed" in shown.out and "untrained" in shown.out
+    assert "untrained" in shown.out and "failed: mamp xsub seed 0:" in shown.out, (
+        "the table shows the hole and says why"
+    )
     failures = list((tmp_path / "runs").glob("*/failure.json"))
-    assert len(failures) == 1 and "not finite" in json.loads(failures[0].read_text())["reason"]
+    failure = json.loads(failures[0].read_text())
+    assert len(failures) == 1 and "not finite" in failure["reason"] and "Traceback" in failure["traceback"]
+
+    tried = []
+    monkeypatch.setattr(execute, "pretrain", lambda work, *_: tried.append(work.cell) or 1 / 0)
+    assert run.main(line) == 1 and not tried
+    shown = capfd.readouterr()
+    assert "failed before: mamp" in shown.err and "not finite" in shown.err and "retry=failed" in shown.err
+    assert run.main([*line, "retry=failed"]) == 1 and tried == ["mamp"]
+    assert "division by zero" in capfd.readouterr().err
+
+
+def test_a_protocol_that_fails_does_not_keep_the_others_from_being_run(tiny, tmp_path, table, capfd, monkeypatch):
+    from protocols.linear_fast import LinearFast
+
+    def memory(*arguments):
+        raise MemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LinearFast, "__call__", memory)
+        assert run.main([*tiny, "method=untrained", "ablation.floors=false"]) == 1
+    shown = capfd.readouterr()
+    assert "failed: untrained xsub seed 0: out of memory" in shown.out and "out of memory" in shown.err
+    (result,) = (tmp_path / "runs").glob("*/eval/*/result.json")
+    assert json.loads(result.read_text())["protocol"] == "retrieval"
+    (failure,) = (tmp_path / "runs").glob("*/eval/*/failure.json")
+    assert run.main([*tiny, "method=untrained", "ablation.floors=false", "retry=failed"]) == 0
+    assert not failure.exists()
 
 
 @pytest.mark.parametrize(

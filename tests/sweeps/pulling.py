@@ -1,0 +1,53 @@
+"""Trivial pieces of work, and workers that only note which they were given."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from methods.base import method_class
+from sweeps import workers
+from sweeps.config import Config
+from sweeps.plan import Work
+from sweeps.queue import Address
+from sweeps.workers import Processes
+
+
+def trivial(cells: int) -> list[Work]:
+    """As many pieces, without anything to judge: complete from the start, so that only their order to run counts."""
+    method = method_class("untrained").Config(name="untrained")
+    return [
+        Work(f"cell{n}", "xsub", n, Config(method=method, seeds=[n]), f"run{n}", {}, raw=True) for n in range(cells)
+    ]
+
+
+def note(address: Address, root: Path, slot: int, device: str, events: Connection) -> None:
+    """What a worker process runs instead of `workers._child`: a piece is noted with one append, and done.
+
+    A piece for which there is a file `kill-CELL` kills its worker, once for each letter in that file.
+    """
+
+    def execute(work: Work, *_: object) -> None:
+        with open(root / "executed", "a") as file:
+            file.write(f"{work.cell}\n")
+        deadly = root / f"kill-{work.cell}"
+        if deadly.is_file() and (left := deadly.read_text()):
+            deadly.write_text(left[1:])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    workers.execute = execute
+    workers._child(address, root, slot, device, events)
+
+
+class Noting(Processes):
+    """Such workers, as processes."""
+
+    target = staticmethod(note)
+
+
+def executed(root: Path) -> Counter[str]:
+    """Cell -> how often it was executed."""
+    return Counter((root / "executed").read_text().split())

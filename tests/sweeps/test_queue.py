@@ -1,0 +1,163 @@
+"""The queue: each piece is taken by one worker only, and what a dead worker had taken is done by another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from skeletons.errors import BadInput
+from sweeps.queue import Address, Queue
+from sweeps.records import Records
+from sweeps.storage import check_storage, open_storage, take
+from sweeps.supervise import run_all
+from tests.sweeps.pulling import Noting, executed, trivial
+
+
+def take_and_die(address):
+    Queue(address).next().__enter__()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def address(tmp_path) -> Address:
+    return Address("journal", "trivial", tmp_path / "studies" / "trivial.log")
+
+
+def run(address, tmp_path, works, workers, limit=3):
+    launcher = Noting(address, tmp_path, "cpu")
+    return list(run_all(Queue(address), works, Records(tmp_path), launcher, workers, limit))
+
+
+def test_each_of_forty_pieces_is_executed_once_by_four_workers(address, tmp_path):
+    events = run(address, tmp_path, trivial(40), workers=4)
+    assert executed(tmp_path) == {f"cell{n}": 1 for n in range(40)}
+    assert sorted(key for kind, key, _ in events if kind == "finished") == sorted(w.key for w in trivial(40))
+    assert not Queue(address).trials("WAITING", "RUNNING", "FAIL")
+
+
+def test_a_worker_that_dies_gives_its_piece_back_within_the_command(address, tmp_path):
+    (tmp_path / "kill-cell1").write_text("x")
+    events = run(address, tmp_path, trivial(3), workers=1)
+    assert executed(tmp_path) == {"cell0": 1, "cell1": 2, "cell2": 1}
+    (back,) = [details for kind, _, details in events if kind == "given back"]
+    assert back["cell"] == "cell1" and "SIGKILL" in back["reason"]
+    assert sum(kind == "finished" for kind, *_ in events) == 3
+
+
+def test_a_piece_that_keeps_killing_its_worker_is_recorded_as_failed(address, tmp_path, monkeypatch):
+    (tmp_path / "kill-cell1").write_text("xxxxx")
+    monkeypatch.setattr(Records, "complete", lambda *_: False)
+    events = run(address, tmp_path, trivial(3), workers=2, limit=2)
+    assert executed(tmp_path) == {"cell0": 1, "cell1": 2, "cell2": 1}
+    assert [key.partition("/")[0] for kind, key, _ in events if kind == "failed"] == ["cell1"]
+    assert "lost its worker 2 times (killed by SIGKILL" in Records(tmp_path).failure("run1")["reason"]
+
+
+def test_what_a_killed_sweep_had_taken_is_not_held_against_it(address, tmp_path):
+    """The command itself was killed: its pieces are free at once, and have lost nothing."""
+    queue = Queue(address)
+    queue.enqueue(trivial(2))
+    process = multiprocessing.get_context("forkserver").Process(target=take_and_die, args=(address,))
+    process.start()
+    process.join()
+    assert len(queue.trials("RUNNING")) == 1
+    run(address, tmp_path, trivial(2), workers=1)
+    assert executed(tmp_path) == {"cell0": 1, "cell1": 1}
+    assert [trial.user_attrs["lost"] for trial in queue.trials("COMPLETE")] == [0, 0]
+
+
+def test_what_somebody_alive_has_taken_is_left_to_him(address, tmp_path):
+    mine, other = Queue(address), Queue(address)
+    mine.enqueue(trivial(1))
+    with mine.next() as claim:
+        assert claim is not None and claim.work == trivial(1)[0]
+        assert other.give_back(3, lambda work: 0) == []
+        other.enqueue(trivial(1))
+        assert not other.trials("WAITING")
+    assert [(work.cell, lost) for work, lost in other.give_back(3, lambda work: 0)] == [("cell0", 1)]
+    assert other.give_back(3, lambda work: 0) == [], "given back once"
+
+
+def test_a_piece_that_gets_further_may_lose_its_worker_again_and_again(address):
+    queue, steps = Queue(address), 0
+    queue.enqueue(trivial(1))
+    for steps in (1, 2, 3, 4):
+        with queue.next():
+            pass
+        assert queue.give_back(2, lambda work: steps)[0][1] == 1  # noqa: B023
+    with queue.next():
+        pass
+    assert queue.give_back(2, lambda work: 4)[0][1] == 2 and not queue.trials("WAITING")
+
+
+def test_half_a_line_in_the_journal_is_cut_off(address):
+    queue = Queue(address)
+    queue.enqueue(trivial(1))
+    with open(address.journal, "ab") as file:
+        file.write(b'{"op_code": 4, "half')
+    Queue(address).enqueue(trivial(2))
+    assert len(queue.trials("WAITING")) == 2
+
+
+def test_the_lock_of_a_killed_writer_is_free_at_once(address):
+    Queue(address)
+    fd = take(address.journal, 0)
+    assert fd is not None and take(address.journal, 0) is None
+    os.close(fd)
+    began = time.monotonic()
+    Queue(address).enqueue(trivial(1))
+    assert time.monotonic() - began < 5
+
+
+def test_a_damaged_journal_is_named_with_the_remedy(address):
+    address.journal.parent.mkdir()
+    address.journal.write_text("not JSON\n{}\n")
+    with pytest.raises(BadInput, match=r"trivial.log: damaged .* remove it and run again"):
+        open_storage("journal", address.journal)
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("sqlite:///x.db", "two workers can take the same piece"),
+        ("jurnal", "known are journal and postgresql"),
+        ("postgresql://me:secret@host/db", "leave the password in PGPASSWORD"),
+    ],
+)
+def test_other_storages_are_refused(storage, message):
+    with pytest.raises(BadInput, match=message) as refused:
+        check_storage(storage)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_full_disk_stops_the_sweep_and_is_nobodys_failure(address, tmp_path, monkeypatch):
+    from sweeps import workers
+    from sweeps.workers import ThisProcess
+
+    def full(work, records, report):
+        with records.failing(work.pretraining):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(workers, "execute", full)
+    with pytest.raises(BadInput, match="the disk is full; free some space, then the same command goes on"):
+        list(run_all(Queue(address), trivial(3), Records(tmp_path), ThisProcess(address, tmp_path), 1, 3))
+    assert not list(tmp_path.rglob("failure.json"))
+    assert not Queue(address).trials("FAIL"), "the piece waits to go on"
+
+
+def test_gpus_are_handed_out_round_robin(monkeypatch):
+    import torch
+
+    from sweeps.workers import take_gpu
+
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for slot, device in enumerate(("auto", "cuda", "auto", "cuda:0", "cpu")):
+        take_gpu(slot, device)
+    assert taken == [0, 1, 0]
