@@ -63,8 +63,7 @@ def pictures(plans: Sequence[dict[str, Any]], records: Records, out: Path) -> tu
     for plan, figure, path in asked:
         if path.exists() and (content := path.read_bytes()):
             size = struct.unpack(">II", content[16:24])  # of a PNG's first chunk
-            title = f"{ON_PAGE[figure]}: {plan['title']}, {plan['data']}, scale {plan['scale']}"
-            found.append(Picture(f"{figure}-{plan['name']}", title, content, size, plan["name"]))
+            found.append(Picture(f"{figure}-{plan['name']}", ON_PAGE[figure], content, size, plan["name"]))
     said = zip(todo, failed)
     return found, [Gap("Pictures", f"{figure} of {plan['name']}", why) for (plan, _, figure, _), why in said if why]
 

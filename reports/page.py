@@ -163,7 +163,7 @@ def _alone(report: Report) -> list[Picture]:
 
 def _section(name: str, report: Report, sources: list[dict]) -> str:
     own = [_article(t, report.pictures, sources) for t in report.tables if t.section == name]
-    if name == "Pictures" and (alone := "".join(_figure(picture, False) for picture in _alone(report))):
+    if name == "Pictures" and (alone := "".join(_figure(p, p.table) for p in _alone(report))):
         own.append(f'<article><div class="pictures">{alone}</div></article>')
     own += [f"<article>{_gap(gap)}</article>" for gap in report.gaps if gap.section == name]
     return f'<section id="{anchor(name)}">\n<h2>{escape(name)}</h2>\n{"".join(own)}</section>'
@@ -185,7 +185,7 @@ def _article(table: Table, pictures: Sequence[Picture], sources: list[dict]) -> 
     legend = "".join(f"<li>{escape(note)}</li>" for note in notes)
     files = f"<li>as text, Markdown, CSV and LaTeX: {escape(table.name)}.{{txt,md,csv,tex}} beside this page</li>"
     own = [picture for picture in pictures if picture.table == table.name]
-    shown = "".join(_figure(picture, i == 0) for i, picture in enumerate(own))
+    shown = "".join(_figure(picture, is_open=i == 0) for i, picture in enumerate(own))
     return (
         f'<article id="{name}"{_tags(table.tags)}>\n<h3>{label}{escape(table.title)}{link}</h3>\n{where}\n'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}">'
@@ -255,11 +255,11 @@ def _cell(cell: Cell, column: int, kind: str, places: dict[str, int]) -> str:
     )
 
 
-def _figure(picture: Picture, is_open: bool) -> str:
+def _figure(picture: Picture, of: str = "", is_open: bool = False) -> str:
     kind = "gif" if picture.content[:3] == b"GIF" else "png"
     data = base64.b64encode(picture.content).decode()
     width, height = picture.size
-    name, title = anchor(picture.name), escape(picture.title)
+    name, title = anchor(picture.name), escape(picture.title + (f": {of}" if of else ""))
     return (
         f'<details id="{name}"{" open" if is_open else ""}><summary>{title}</summary>'
         f'<figure><img alt="{title}" width="{width}" height="{height}" decoding="async" '

@@ -19,6 +19,7 @@ from tests.benchmarks import (
     preparing,
     probing,
     prototypes,
+    reporting,
     retrieval,
     sampling,
     training,
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[bool], list[dict]]] = {
     "probing": probing.run,
     "retrieval": retrieval.run,
     "overhead": overhead.run,
+    "reporting": reporting.run,
 }
 
 

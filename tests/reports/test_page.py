@@ -20,7 +20,7 @@ from tests.reports.pictures import records as made_up
 
 EVIL = "<img src=x onerror=alert(1)> \"&'</script> λ"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Read(HTMLParser):
