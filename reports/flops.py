@@ -1,8 +1,10 @@
 """`python reports/flops.py [method=NAME] [format=text|markdown|csv|latex] [SECTION.FIELD=VALUE ...]`: what the methods
 cost, as counted here, beside SLiM's Table 1.
 
-Without `method` it counts skeletonmae, mamp and slim. Settings are written as for sweeps/run.py; scale=paper unless
-another is given. Nothing is computed: whole training steps run on the meta device, where tensors have shapes only.
+Without anything else it shows every method in both settings, and the ratios that papers claim. With `method` or another
+setting it counts that (skeletonmae, mamp and slim, where no method is named), network by network. Settings are written
+as for sweeps/run.py; scale=paper unless another is given. Nothing is computed: whole training steps run on the meta
+device, where tensors have shapes only. `measure=true` measures time and memory on this machine (reports/measuring.py).
 """
 
 from __future__ import annotations
@@ -171,20 +173,38 @@ def chosen(overrides: Sequence[str]) -> list[Config]:
     return configs
 
 
+OPTIONS = ("format", "measure", "runs", "keep", "clips", "step_clips")
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Print the tables; returns the exit status."""
+    """Print the tables, or measure; returns the exit status."""
     if any(a in ("-h", "--help") for a in arguments):
         print(__doc__)
         return 0
-    form = next((a.partition("=")[2] for a in arguments if a.startswith("format=")), "text")
+    given = dict(a.partition("=")[::2] for a in arguments)
+    options = {key: given.pop(key) for key in OPTIONS if key in given}
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    form = options.get("format", "text")
     formats = {"text": as_text, "markdown": FORMATS["md"], "csv": FORMATS["csv"], "latex": FORMATS["tex"]}
     if form not in formats:
         raise unknown("format", form, formats)
-    costs = [cost(config) for config in chosen([a for a in arguments if not a.startswith("format=")])]
-    trained = [c for c in costs if c.step]
-    tables = [networks_table(costs), *([step_table(trained)] if trained else [])]
-    if form in ("text", "markdown"):
-        print(RULE)
+    if options.get("measure", "false") not in ("true", "false"):
+        raise unknown("measure", options["measure"], ("true", "false"))
+    from reports.costs_table import cost_tables  # they stand above this file
+    from reports.counting import Costs
+    from reports.measuring import asked_for, measure_all
+
+    costs = Costs(Path(options.get("runs", "runs")))
+    if options.get("measure") == "true":
+        return measure_all(asked_for(given), costs, options)
+    if given.keys() <= {"scale"}:
+        tables = cost_tables(costs, given.get("scale", "paper"))
+    else:
+        counted = [cost(config) for config in chosen(overrides)]
+        trained = [c for c in counted if c.step]
+        tables = [networks_table(counted), *([step_table(trained)] if trained else [])]
+        if form in ("text", "markdown"):
+            print(RULE)
     if form == "text":
         for table in tables:
             table.notes = [line for note in table.notes for line in wrap(note, 118, subsequent_indent="  ")]
