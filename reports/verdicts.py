@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from reports.formats import Cell, Source, Table
-from reports.intervals import LEVEL, Estimate, difference, estimate, scores
+from reports.intervals import LEVEL, Estimate, difference, estimate
 from reports.literature import PUBLISHED
+from reports.provenance import run_of
 from reports.tables import Results, folds_together, label_of, results_of
 from sweeps.records import Records
 
 REPRODUCED, UNDECIDED, CONTRADICTED, UNTESTED = "reproduced", "not decided", "contradicted", "not tested"
 SEEDS = 3  # fewer decide nothing
 SYNTHETIC = ("demo", "demo20")  # made up by this project, so no evidence about people
+LINEAR = ("linear_fast", "linear")
 CLAIMED_REDUCTION = "published_parameter_reduction"
 TEACHER = "@teacher"  # in the place of a cell: the encoder that the other cell's student was distilled from
 
@@ -168,13 +170,23 @@ def verdicts_of(plan: dict[str, Any], records: Records) -> list[Verdict]:
 
 
 def _protocols(claim: Claim, judged: list[str]) -> list[str]:
-    """Keys of a plan that the claim's protocol stands for; where there is one pooling only, that."""
+    """Keys of a plan that the claim's protocol stands for: "linear" for one linear probe, the fast one first; a
+    transfer for every target; where there is one pooling only, that."""
     for wanted in (claim.protocol, claim.protocol.removesuffix(" native")):
         kind, _, how = wanted.partition(" ")
-        found = [p for p in judged if p == wanted or (kind == "transfer" and _without_target(p) == (kind, how))]
+        if kind == "transfer":
+            found = [p for p in judged if _without_target(p) == (kind, how)]
+        elif kind == "linear":
+            found = sorted((p for p in judged if _without_target(p) in ((k, how) for k in LINEAR)), key=_probe)[:1]
+        else:
+            found = [p for p in judged if p == wanted]
         if found:
             return found
     return []
+
+
+def _probe(protocol: str) -> int:
+    return LINEAR.index(_without_target(protocol)[0])
 
 
 def _without_target(protocol: str) -> tuple[str, str]:
@@ -194,8 +206,8 @@ def _verdict(claim: Claim, plan: dict[str, Any], results: Results, split: str, p
     word, reason = decide(claim, gap, plan["scale"], target if target in SYNTHETIC else plan["data"])
     if claim.b == TEACHER:
         word, reason = _as_small_as_claimed(word, reason, these)
-    runs = [_run(claim.a, r) for r in these.values()]
-    runs += [_run(claim.b, r) for r in those.values()] if claim.b != TEACHER else []
+    sides = [(claim.a, these)] + ([(claim.b, those)] if claim.b != TEACHER else [])
+    runs = [{"cell": cell, **run_of(result)} for cell, side in sides for result in side.values()]
     return Verdict(claim, plan, split, protocol, word, reason, gap, p_value(gap, -claim.margin), tuple(runs))
 
 
@@ -215,17 +227,6 @@ def _as_small_as_claimed(word: str, reason: str, students: dict[int, dict]) -> t
     said = f"{fewer:.1f} % fewer parameters, claimed {claimed:.1f}"
     unfair = (word == CONTRADICTED and fewer > claimed + 1) or (word == REPRODUCED and fewer < claimed - 1)
     return (UNDECIDED, f"{reason}, but {said}") if unfair else (word, f"{reason}; {said}")
-
-
-def _run(cell: str, result: dict[str, Any]) -> dict[str, Any]:
-    """A result as the page lists it."""
-    named = {"seed": "seed", "run": "pretraining", "result": "identity", "commit": "commit"}
-    named |= {"machine": "machine", "date": "finished"}
-    return {
-        "cell": cell,
-        "value": 100 * float(scores(result).mean()),
-        **{key: result[field] for key, field in named.items() if field in result},
-    }
 
 
 def verdict_tables(records: Records, plans: Sequence[dict[str, Any]]) -> list[Table]:
