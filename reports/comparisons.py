@@ -8,7 +8,8 @@ from typing import Any
 
 from reports.cells import BySeed, accuracy_cell, gap_cell, hole, seeds_of
 from reports.formats import Cell, Table, rank_columns
-from reports.tables import FLOORS, Results, folds_together, label_of, results_of
+from reports.matrix import UNTRAINED
+from reports.tables import Results, folds_together, label_of, results_of
 from sweeps.records import Records
 
 OWN_MASKING = {"mamp": "motion", "slim": "tube"}
@@ -22,7 +23,7 @@ def read(plan: dict[str, Any], records: Records) -> tuple[Results, list[str], li
     fullest = sorted(plan["works"], key=lambda work: -len(work["judgements"]))
     protocols = list(dict.fromkeys(p for work in fullest for p in work["judgements"]))
     cells = list(dict.fromkeys(work["cell"] for work in plan["works"]))
-    return results, splits, protocols, [c for c in cells if c not in FLOORS] + [c for c in cells if c in FLOORS]
+    return results, splits, protocols, [c for c in cells if c not in UNTRAINED] + [c for c in cells if c in UNTRAINED]
 
 
 def new_table(plan: dict[str, Any], kind: str, title: str, section: str) -> Table:
@@ -72,7 +73,7 @@ def pooling_tables(records: Records, plans: Sequence[dict[str, Any]]) -> Iterato
         titles = [f"{label} {split}, {how}" for split, label in heads for how in ("mean", "own", "own - mean")]
         table.columns, table.rows = ["method", *titles], rows
         table.column_tags = [{}, *({"protocol": label, "split": split} for split, label in heads for _ in range(3))]
-        floors = sum(cell in FLOORS for cell in cells if cell != "raw")
+        floors = sum(cell in UNTRAINED for cell in cells if cell != "raw")
         table.rule_before = len(rows) - floors if floors else None
         rank_columns(table, [i for i in range(1, len(titles) + 1) if i % 3])
         table.notes = [

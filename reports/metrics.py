@@ -11,8 +11,9 @@ from reports.cells import BySeed, accuracy_cell, gap_cell, metric_cell, seeds_of
 from reports.comparisons import legend, new_table, read
 from reports.formats import Cell, Source, Table, rank_columns
 from reports.intervals import estimate
+from reports.matrix import UNTRAINED
 from reports.provenance import run_of
-from reports.tables import FLOORS, label_of
+from reports.tables import label_of
 from sweeps.records import Records
 
 PER_CORRUPTION = "robust_"
@@ -53,7 +54,7 @@ def robustness_tables(records: Records, plans: Sequence[dict[str, Any]]) -> Iter
             names = [kind.removeprefix(PER_CORRUPTION) for kind in kinds]
             table.columns = ["cell", "split", "clean", "corrupted", "kept, %", *names, "seeds"]
             table.rows = rows
-            floors = sum(row[0] in FLOORS for row in rows)
+            floors = sum(row[0] in UNTRAINED for row in rows)
             table.rule_before = len(rows) - floors if floors and len(splits) == 1 else None
             rank_columns(table, range(2, len(table.columns) - 1))
             table.notes = [
@@ -92,7 +93,7 @@ def distillation_tables(records: Records, plans: Sequence[dict[str, Any]]) -> It
             table.columns = ["student", "split", "student, top-1", "teacher, top-1", "student - teacher"]
             table.columns += ["to labels alone", *STUDENT.values(), "seeds"]
             table.rows = rows
-            floors = sum(row[0] in FLOORS for row in rows)
+            floors = sum(row[0] in UNTRAINED for row in rows)
             table.rule_before = len(rows) - floors if floors and len(splits) == 1 else None
             rank_columns(table, [2])
             table.notes = [

@@ -23,6 +23,7 @@ from reports.tables import Results, folds_together, label_of, results_of
 from sweeps.records import Records
 
 REPRODUCED, UNDECIDED, CONTRADICTED, UNTESTED = "reproduced", "not decided", "contradicted", "not tested"
+RANK = (CONTRADICTED, UNTESTED, UNDECIDED, REPRODUCED)  # to sort by
 SEEDS = 3  # fewer decide nothing
 SYNTHETIC = ("demo", "demo20")  # made up by this project, so no evidence about people
 LINEAR = ("linear_fast", "linear")
@@ -88,6 +89,9 @@ def claims() -> tuple[Claim, ...]:
             margin, inferred, secondary = float(row["margin"] or 0), row["inferred"] == "yes", row["secondary"] == "yes"
             found.append(Claim(**plain, margin=margin, published=published, inferred=inferred, secondary=secondary))
     return tuple(found)
+
+
+ORDER = [claim.id for claim in claims()]
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,8 @@ def _as_small_as_claimed(word: str, reason: str, students: dict[int, dict]) -> t
 
 
 def verdict_tables(records: Records, plans: Sequence[dict[str, Any]]) -> list[Table]:
-    """A table for each data set, stream, scale and setting that has plans which test a claim.
+    """A table for each data set, stream, scale and setting that has plans which test a claim; above them, where there
+    are several, one that sets their verdicts side by side.
 
     Args:
         plans: the newest of each kind.
@@ -239,17 +244,42 @@ def verdict_tables(records: Records, plans: Sequence[dict[str, Any]]) -> list[Ta
     for plan in plans:
         key = (plan["data"], plan.get("stream", "joint"), plan["scale"], plan["setting"])
         groups.setdefault(key, []).extend(verdicts_of(plan, records))
-    order = {claim.id: i for i, claim in enumerate(claims())}
-    tables = []
+    groups = {key: sorted(found, key=lambda v: ORDER.index(v.claim.id)) for key, found in groups.items() if found}
+    tables = [_at_a_glance(groups)] if len(groups) > 1 else []
     for (data, stream, scale, setting), found in groups.items():
-        if found:
-            found.sort(key=lambda v: order[v.claim.id])
-            told = f"data {data}, " + (f"{stream} stream, " if stream != "joint" else "")
-            name = "-".join(["verdicts", data, *([stream] if stream != "joint" else []), scale, setting])
-            table = _table(found, name, f"Verdicts: {told}scale {scale}, setting {setting}")
-            table.tags = {"data": data, "scale": scale, "setting": setting}
-            tables.append(table)
+        told = f"data {data}, " + (f"{stream} stream, " if stream != "joint" else "")
+        name = "-".join(["verdicts", data, *([stream] if stream != "joint" else []), scale, setting])
+        table = _table(found, name, f"Verdicts: {told}scale {scale}, setting {setting}")
+        table.tags = {"data": data, "scale": scale, "setting": setting, "stream": stream}
+        tables.append(table)
     return tables
+
+
+def _at_a_glance(groups: dict[tuple[str, str, str, str], list[Verdict]]) -> Table:
+    """Claims as rows, data as columns, words as cells."""
+    rows: list[list[str | Cell]] = []
+    for claim in claims():
+        row: list[str | Cell] = [claim.claim, claim.printed]
+        for found in groups.values():
+            mine = [v for v in found if v.claim.id == claim.id]
+            said = [f"{v.word} ({v.gap.mean:+.1f})" if v.gap else v.word for v in mine]
+            row.append(Cell(" / ".join(said) or "-", max((RANK.index(v.word) for v in mine), default=None)))
+        if any(str(cell) != "-" for cell in row[2:]):
+            rows.append(row)
+    heads = [
+        " ".join([d, scale, *(x for x in (stream, how) if x not in ("joint", "paper"))])
+        for d, stream, scale, how in groups
+    ]
+    notes = [
+        "each column is about its own data, scale and setting; in brackets the measured difference in points, of each "
+        "split or target; the rule, intervals and numbers of seeds stand in the tables below",
+        "published: the difference on NTU-60 X-Sub / X-View (transfer: to PKU-MMD II); * which cell was inferred; + "
+        "from secondary notes",
+    ]
+    table = Table("verdicts", "Verdicts at a glance", ["claim", "published", *heads], rows, notes, section="Verdicts")
+    named = ("data", "stream", "scale", "setting")
+    table.column_tags = [{}, {}, *(dict(zip(named, key)) for key in groups)]
+    return table
 
 
 COLUMNS = ["claim", "source", "tested by", "published", "difference", "seeds", "p", "p, Holm", "verdict", "because"]
@@ -278,7 +308,7 @@ def _table(found: list[Verdict], name: str, title: str) -> Table:
                 str(gap.seeds) if gap else "0",
                 Cell(_p(v.p), v.p),
                 Cell(_p(corrected.get(i)), corrected.get(i)),
-                Cell(v.printed, [CONTRADICTED, UNTESTED, UNDECIDED, REPRODUCED].index(v.word), source=source),
+                Cell(v.printed, RANK.index(v.word), source=source),
                 v.reason,
             ]
         )

@@ -142,6 +142,15 @@ def test_the_table_counts_and_shows_what_is_missing(tmp_path):
     assert "reproduces" not in as_text(table)
 
 
+def test_several_data_sets_are_set_side_by_side(tmp_path):
+    records, plan = runs_of(tmp_path, STM)
+    table, *each = verdict_tables(records, [plan, {**plan, "data": "sbu", "setting": "matched"}])
+    assert [t.name for t in each] == ["verdicts-nwucla-small-paper", "verdicts-sbu-small-matched"]
+    assert table.columns == ["claim", "published", "nwucla small", "sbu small matched"]
+    assert str(table.rows[0][2]) == "reproduced (+9.7)" and str(table.rows[2][3]) == "not tested"
+    assert len(table.rows) == 4
+
+
 def test_demo_scale_shows_the_difference_and_decides_nothing(tmp_path):
     (table,) = verdict_tables(*(lambda records, plan: (records, [plan]))(*runs_of(tmp_path, STM, scale="demo")))
     assert str(table.rows[0][4]).startswith("+9.7") and str(table.rows[0][8]) == "not decided"
