@@ -4,6 +4,7 @@ the published ones, with what was measured on real devices; and the ratios that 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
@@ -51,7 +52,7 @@ def flops_cell(flops: int | float | None) -> Cell:
 def networks(costs: Costs, scale: str = "paper") -> Table:
     """One forward pass of each network, whole steps and schedules, and what was measured."""
     rows: list[list[str | Cell]] = []
-    devices: dict[str, Measured] = {}
+    devices: dict[str, list[Measured]] = {}
     tags = []
     for name, setting, found in counted_rows(costs, scale):
         paper = published(found.config)
@@ -69,7 +70,8 @@ def networks(costs: Costs, scale: str = "paper") -> Table:
         whole = found.total * found.steps / 1e18
         row.append(Cell(f"{whole:.3g}", whole) if found.step else Cell("-"))
         measured = costs.measured(found.config)
-        devices |= measured
+        for device, one in measured.items():
+            devices.setdefault(device, []).append(one)
         rows.append([*row, *_measured(found.config, measured)])
         tags.append({"setting": setting})
     columns = ["method", "setting", "tokens", "inference, one person", "two persons", "published inference"]
@@ -96,7 +98,7 @@ def _measured(config: Config, found: dict[str, Measured]) -> list[Cell]:
     return [Cell(f"{n:,.1f}" if n < 100 else f"{n:,.0f}", n) if n else Cell("-") for n in numbers]
 
 
-def _network_notes(scale: str, devices: dict[str, Measured]) -> list[str]:
+def _network_notes(scale: str, devices: dict[str, list[Measured]]) -> list[str]:
     notes = [
         " ".join(RULE.split()),
         "inference: the encoder that is kept, all tokens of one view; training encoder, decoder, target network: one "
@@ -107,16 +109,26 @@ def _network_notes(scale: str, devices: dict[str, Measured]) -> list[str]:
         "0.9 % more, and a decoder of 5 blocks, where MAMP's own NTU-60 runs have 3 (both are counted here); no "
         "convention that we tried gives 3.59 for SLiM's stated configuration",
     ]
-    for device, one in devices.items():
+    for device, found in devices.items():
+        versions = ", ".join(sorted({f"torch {m.torch}, commit {m.commit}, {m.date}" for m in found}))
+        clips, step_clips = (
+            _range(n for n in numbers if n) for numbers in zip(*((m.clips, m.step_clips) for m in found))
+        )
         notes.append(
-            f"measured on {device}, torch {one.torch}, commit {one.commit}, {one.date}: latency of the encoder on one "
-            f"person, throughput on {one.clips} at once, a training step of {one.step_clips} clips without loading and "
-            "augmentation (its own process; memory above what is loaded before it: weights, optimiser, gradients, "
-            "activations)"
+            f"measured on {device} ({versions}), the processor's time on one thread: latency of the encoder on one "
+            f"person, throughput on {clips} at once, time and memory of a training step of {step_clips} clips without "
+            "loading and augmentation, in a process of its own (memory above what is loaded before it: weights, "
+            "optimiser, gradients, activations)"
         )
     if not devices:
         notes.append(f"not measured on any device: python reports/flops.py measure=true scale={scale}")
     return notes
+
+
+def _range(numbers: Iterable[int]) -> str:
+    """ "4", or "1 to 2" where they differ."""
+    known = sorted(set(numbers))
+    return "no" if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 PARTS = ("encoder", "decoder", "target network", "heads", "loss", "sinkhorn", "backward")
