@@ -70,8 +70,8 @@ def networks(costs: Costs, scale: str = "paper") -> Table:
         whole = found.total * found.steps / 1e18
         row.append(Cell(f"{whole:.3g}", whole) if found.step else Cell("-"))
         measured = costs.measured(found.config)
-        for device, one in measured.items():
-            devices.setdefault(device, []).append(one)
+        for device, took in measured.items():
+            devices.setdefault(device, []).append(took)
         rows.append([*row, *_measured(found.config, measured)])
         tags.append({"setting": setting})
     columns = ["method", "setting", "tokens", "inference, one person", "two persons", "published inference"]
@@ -115,8 +115,8 @@ def _network_notes(scale: str, devices: dict[str, list[Measured]]) -> list[str]:
             _range(n for n in numbers if n) for numbers in zip(*((m.clips, m.step_clips) for m in found))
         )
         notes.append(
-            f"measured on {device} ({versions}), the processor's time on one thread: latency of the encoder on one "
-            f"person, throughput on {clips} at once, time and memory of a training step of {step_clips} clips without "
+            f"measured on {device} ({versions}), on a CPU the processor's time on one thread: latency of the encoder on "
+            f"one person, throughput on {clips} at once, time and memory of a training step of {step_clips} clips without "
             "loading and augmentation, in a process of its own (memory above what is loaded before it: weights, "
             "optimiser, gradients, activations)"
         )
