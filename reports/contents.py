@@ -54,6 +54,29 @@ def order(records: Records, plans: Plans) -> Found:
     return rank_tables(records, plans)
 
 
+def matrix(records: Records, plans: Plans) -> Found:
+    """Methods by protocols and data, joined from plans."""
+    from reports.matrix import matrix_tables
+
+    return matrix_tables(records, plans)
+
+
+def comparisons(records: Records, plans: Plans) -> Iterator[Table]:
+    """Pairs of a table side by side: poolings, paper and release, masking strategies."""
+    from reports.comparisons import masking_tables, pooling_tables, release_tables
+
+    for build in (pooling_tables, release_tables, masking_tables):
+        yield from build(records, plans)
+
+
+def metrics(records: Records, plans: Plans) -> Iterator[Table]:
+    """What protocols find beside their headline: robustness, students, clips without a twin."""
+    from reports.metrics import distillation_tables, robustness_tables, twin_tables
+
+    for build in (robustness_tables, distillation_tables, twin_tables):
+        yield from build(records, plans)
+
+
 def flops(records: Records, plans: Plans) -> Found:
     """What methods cost."""
     from reports.costs_table import cost_tables
@@ -89,6 +112,9 @@ PARTS: dict[str, tuple[Callable[[Records, Plans], Found], str]] = {
     "verdicts": (verdicts, "Verdicts"),
     "order": (order, "Verdicts"),
     "tables": (of_plans, "Tables"),
+    "matrix": (matrix, "Methods"),
+    "comparisons": (comparisons, "Methods"),
+    "metrics": (metrics, "Further tables"),
     "flops": (flops, "FLOPs"),
     "settings": (settings, "Settings"),
     "not-run": (not_run, "Not run yet"),

@@ -16,7 +16,7 @@ from reports.literature import PUBLISHED
 from sweeps.config import Config
 from sweeps.costs import CLIPS, PERSONS, MethodCost
 
-SECTION = "Costs"
+SECTION = "FLOPs"
 TOLERANCE = 0.05  # a claimed ratio is called right where the counted one is this near; rounding makes 0.002
 LEAST = 1e4  # FLOPs; what is less would print as 0
 NETWORKS = ("encoder", "decoder", "target network")
@@ -115,8 +115,8 @@ def _network_notes(scale: str, devices: dict[str, list[Measured]]) -> list[str]:
             _range(n for n in numbers if n) for numbers in zip(*((m.clips, m.step_clips) for m in found))
         )
         notes.append(
-            f"measured on {device} ({versions}), on a CPU the processor's time on one thread: latency of the encoder on "
-            f"one person, throughput on {clips} at once, time and memory of a training step of {step_clips} clips without "
+            f"measured on {device} ({versions}), on a CPU the processor's time on one thread: latency of the encoder "
+            f"on one person, throughput on {clips} at once, time and memory of a step of {step_clips} clips without "
             "loading and augmentation, in a process of its own (memory above what is loaded before it: weights, "
             "optimiser, gradients, activations)"
         )
