@@ -110,7 +110,8 @@ def _network_notes(scale: str, devices: dict[str, list[Measured]]) -> list[str]:
         "convention that we tried gives 3.59 for SLiM's stated configuration",
     ]
     for device, found in devices.items():
-        versions = ", ".join(sorted({f"torch {m.torch}, commit {m.commit}, {m.date}" for m in found}))
+        told = {"torch": {m.torch for m in found}, "commit": {m.commit for m in found}, "on": {m.date for m in found}}
+        versions = "; ".join(f"{word} {', '.join(sorted(names))}" for word, names in told.items())
         clips, step_clips = (
             _range(n for n in numbers if n) for numbers in zip(*((m.clips, m.step_clips) for m in found))
         )

@@ -282,7 +282,7 @@ def _at_a_glance(groups: dict[tuple[str, str, str, str], list[Verdict]]) -> Tabl
     return table
 
 
-COLUMNS = ["claim", "source", "tested by", "published", "difference", "seeds", "p", "p, Holm", "verdict", "because"]
+COLUMNS = ["claim", "published", "difference", "verdict", "because", "seeds", "p", "p, Holm", "tested by", "source"]
 
 
 def _table(found: list[Verdict], name: str, title: str) -> Table:
@@ -301,15 +301,15 @@ def _table(found: list[Verdict], name: str, title: str) -> Table:
         rows.append(
             [
                 v.claim.claim,
-                f"{v.claim.source.partition(' (')[0]}, {v.claim.place}",
-                by + (f", {v.split}" if several else ""),
                 v.claim.printed,
                 Cell(shown, gap.mean if gap else None, source=source, missing="" if gap else v.plan["command"]),
+                Cell(v.printed, RANK.index(v.word), source=source),
+                v.reason,
                 str(gap.seeds) if gap else "0",
                 Cell(_p(v.p), v.p),
                 Cell(_p(corrected.get(i)), corrected.get(i)),
-                Cell(v.printed, RANK.index(v.word), source=source),
-                v.reason,
+                by + (f", {v.split}" if several else ""),
+                f"{v.claim.source.partition(' (')[0]}, {v.claim.place}",
             ]
         )
     table = Table(name, title, COLUMNS, rows, _notes(found, list(corrected.values())), section="Verdicts")

@@ -127,16 +127,15 @@ def test_seeds_are_paired_not_pooled(tmp_path):
 def test_the_table_counts_and_shows_what_is_missing(tmp_path):
     records, plan = runs_of(tmp_path, STM)
     (table,) = verdict_tables(records, [plan, {**plan, "ablation": "", "works": []}])
-    rows = {row[0]: row for row in table.rows}
-    first = rows[BEATS.claim]
-    assert first[3] == "+3.5 / +2.3" and str(first[4]).startswith("+9.7 ±") and first[5] == "3"
-    assert rows["Masking the global view helps"][3].endswith("*")
-    hole = rows["Masking the global view helps"][4]
-    assert hole.missing == plan["command"] and rows["Masking the global view helps"][-1] == "no result of no-global"
+    rows = {row[0]: dict(zip(table.columns, row)) for row in table.rows}
+    first, empty = rows[BEATS.claim], rows["Masking the global view helps"]
+    assert first["published"] == "+3.5 / +2.3" and str(first["difference"]).startswith("+9.7 ±")
+    assert first["seeds"] == "3" and empty["published"].endswith("*")
+    assert empty["difference"].missing == plan["command"] and empty["because"] == "no result of no-global"
     assert table.notes[0] == "4 tests: 1 reproduced, 0 not decided, 1 contradicted, 2 not tested"
     assert any("over these 2, 2 differ" in note for note in table.notes)
     assert any("ablation=saa data=nwucla scale=small" in note for note in table.notes)
-    source = table.sources[first[4].source]
+    source = table.sources[first["difference"].source]
     assert [run["cell"] for run in source.runs] == ["dual"] * 3 + ["limited-global"] * 3
     assert source.runs[0]["value"] == pytest.approx(60) and source.facts["95 % interval"].endswith("(over seeds)")
     assert "reproduces" not in as_text(table)
@@ -153,8 +152,9 @@ def test_several_data_sets_are_set_side_by_side(tmp_path):
 
 def test_demo_scale_shows_the_difference_and_decides_nothing(tmp_path):
     (table,) = verdict_tables(*(lambda records, plan: (records, [plan]))(*runs_of(tmp_path, STM, scale="demo")))
-    assert str(table.rows[0][4]).startswith("+9.7") and str(table.rows[0][8]) == "not decided"
-    assert table.rows[0][9] == "demo scale"
+    first = dict(zip(table.columns, map(str, table.rows[0])))
+    assert first["difference"].startswith("+9.7")
+    assert (first["verdict"], first["because"]) == ("not decided", "demo scale")
 
 
 def test_one_pooling_serves_a_claim_about_native_pooling_and_transfer_any_target(tmp_path):
