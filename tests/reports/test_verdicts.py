@@ -11,10 +11,11 @@ import pytest
 import yaml
 from scipy import stats
 
+from reports.claims import claims
 from reports.formats import as_text
 from reports.intervals import Estimate, estimate
 from reports.literature import PUBLISHED
-from reports.verdicts import claims, decide, holm, p_value, verdict_tables, verdicts_of
+from reports.verdicts import decide, holm, p_value, verdict_tables, verdicts_of
 from sweeps.records import Records, write_json
 
 ABLATIONS = Path(__file__).resolve().parents[2] / "sweeps" / "conf" / "ablation"
