@@ -137,7 +137,7 @@ class Slurm(Elsewhere):
         self.executor = submitit.AutoExecutor(folder / "%j", cluster="local" if self.here else "slurm")
         self.name = f"skelbench-{address.name}"
         self.executor.update_parameters(name=self.name, **self._asked())
-        earlier = [] if self.here else [submitit.SlurmJob(folder / "%j", job) for job in self._listed()]
+        earlier: list[Any] = [] if self.here else [submitit.SlurmJob(folder / "%j", job) for job in self._listed()]
         self.jobs: dict[int, Any] = dict(enumerate(earlier))
         self.looked, self.alive = 0.0, set[str]()
 
@@ -209,7 +209,7 @@ class Ray(Elsewhere):
         self.ray, self.tasks = ray, dict[int, Any]()
         passed = {k: v for k, v in os.environ.items() if k.startswith(("PG", "SKELBENCH_", "MLFLOW_"))}
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        about = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "logging_level": logging.ERROR}
+        about: dict[str, Any] = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
             ray.init(self.launch.address, **about)
         except ConnectionError as error:
