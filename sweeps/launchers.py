@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -209,11 +210,18 @@ class Ray(Elsewhere):
         self.ray, self.tasks = ray, dict[int, Any]()
         passed = {k: v for k, v in os.environ.items() if k.startswith(("PG", "SKELBENCH_", "MLFLOW_"))}
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        about: dict[str, Any] = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "logging_level": logging.ERROR}
+        about: dict[str, Any] = {
+            "runtime_env": {"env_vars": passed},
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        }
+        at = self.launch.address
         try:
-            ray.init(self.launch.address, **about)
-        except ConnectionError as error:
-            at = self.launch.address
+            if at.rpartition(":")[2].isdigit() and "//" not in at:  # Ray itself would ask for minutes
+                host, _, port = at.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(at, **about)
+        except OSError as error:
             raise BadInput(f"launcher=ray: no cluster at launch.address={at}; `ray start --head` makes one") from error
 
     def start(self, slots: Sequence[int]) -> None:

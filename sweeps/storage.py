@@ -102,7 +102,7 @@ def _postgres(where: str, grace: int, stale: Callable[[Study, FrozenTrial], None
             if attempt == 2:  # the first time, another process was just making the same tables
                 raise
         except sqlalchemy.exc.OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[-1]
+            reason = str(error.orig).strip().splitlines()[0]
             raise BadInput(f"storage={where}: {reason}") from error
     raise AssertionError
 

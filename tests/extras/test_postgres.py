@@ -16,6 +16,9 @@ from sweeps.records import Records
 from sweeps.supervise import run_all
 from tests.sweeps.pulling import Noting, executed, trivial
 
+# A queue is open for as long as its process lives; here many are opened in one.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def take_and_die(address: Address) -> None:
     """A worker on a machine that this one knows nothing of, and that loses its power."""
