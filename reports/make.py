@@ -4,7 +4,7 @@ never trains; what is missing shows as missing, with the command that would fill
 
 table=stm          one table alone: any ablation; flops, settings, verdicts, order, not-run
 figure=pareto ...  one picture alone, as reports/figures.py draws it
-plan=NAME          prints the table of this plan, then makes the report
+plan=NAME          prints the table of this plan, then makes the report (page=false: does not)
 records=mlflow     of the records on the tracking server
 """
 
@@ -25,7 +25,7 @@ from reports.formats import FORMATS, Table, as_text
 from skeletons.errors import BadInput, command, unknown
 from sweeps.records import Records, read_json, write_text
 
-KEYS = ("table", "figure", "data", "scale", "setting", "plan", "runs", "records", "out")
+KEYS = ("table", "figure", "page", "data", "scale", "setting", "plan", "runs", "records", "out")
 PAGE = "report.html"
 NEEDED = {"name", "ablation", "title", "data", "scale", "setting", "written", "works"}  # of a plan
 
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
         for table in tables:
             print("\n" + as_text(table), end="")
             print(f"written: {out / table.name}.{{{','.join(FORMATS)}}}")
-    if "table" not in wanted:
+    if "table" not in wanted and wanted.get("page") != "false":
         print(f"page: {write_report(wanted, out)}")
     return 0
 

@@ -149,6 +149,7 @@ class Config:
         retry: failed: run again what failed before.
         runs: folder of all results.
         records: files (in `runs`, which all workers see), or mlflow (through the tracking server: no shared folder).
+        page: end by making the whole report, not the table alone.
         dry: print the plan and stop.
     """
 
@@ -182,6 +183,7 @@ class Config:
     retry: str = ""
     runs: str = "runs"
     records: str = "files"
+    page: bool = True
     dry: bool = False
 
 

@@ -233,7 +233,7 @@ def worker_name(pid: int) -> str:
 def _of_the_run(config: Config) -> Config:
     """A configuration without what only the command needs: pieces are the same however they are run."""
     plain = Config()
-    outside = ("launcher", "launch", "storage", "workers", "retry", "dry")
+    outside = ("launcher", "launch", "storage", "workers", "retry", "page", "dry")
     return replace(config, **{name: getattr(plain, name) for name in outside})
 
 

@@ -147,6 +147,7 @@ def main(command: Sequence[str]) -> int:
         sys.stdout.flush()
         records.tidy(w.pretraining for w in works)
         report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
+        report += [] if config.page else ["page=false"]
         shown = subprocess.run(report).returncode
         out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
         mirror.close(sorted(out.glob(f"*{name}*")))

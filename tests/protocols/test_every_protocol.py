@@ -30,6 +30,11 @@ ARGUMENT = {"semi": "0.5"}
 # Judges the test clips by themselves, without training clips: which clips there are changes it, and must.
 OF_TEST_CLIPS = {"cluster": "clusters are found among the test clips, and named by their labels to be scored"}
 
+# What is shown of the test clips of each class, which their labels must name.
+OF_TEST_CLASSES = {
+    "embedding": ("attention", "attention_joints", "attention_observed", "attention_clips"),
+}
+
 
 def settings() -> ProtocolConfig:
     """Every protocol at a size of a second."""
@@ -143,6 +148,8 @@ def test_test_labels_influence_nothing_but_the_score(name, made, found):
     clean, poisoned = found(name), judged(name, made(poison), encoder())
     assert plainly(clean.details) == plainly(poisoned.details)
     for key, array in clean.arrays.items():
+        if key in OF_TEST_CLASSES.get(name, ()):
+            continue
         np.testing.assert_array_equal(array, poisoned.arrays[key])
     if clean.predicted is not None:
         assert torch.equal(clean.predicted, poisoned.predicted)

@@ -44,5 +44,6 @@ def tiny(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
         "data.split=xsub",
         f"runs={tmp_path / 'runs'}",
         "workers=1",
+        "page=false",
         *TINY,
     ]

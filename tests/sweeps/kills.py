@@ -90,7 +90,7 @@ class Arena:
         cells = [f"grid.method={','.join(METHODS)}", f"seeds={list(range(self.runs // len(METHODS)))}"]
         train = [f"train.length={self.steps} steps", "train.evaluations=2", "train.log_every=3"]
         train += ["train.checkpoint_seconds=0", "ablation.floors=false"]
-        return [*data, *cells, *sizes, *train, f"workers={self.workers}", f"runs={self.folder / name}"]
+        return [*data, *cells, *sizes, *train, f"workers={self.workers}", f"runs={self.folder / name}", "page=false"]
 
     def start(self, name: str, fresh: bool) -> int:
         """Start the sweep, leader of its own process group; returns its number."""

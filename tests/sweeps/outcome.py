@@ -102,7 +102,7 @@ def _files(client: Any, run: str, folder: str | None = None) -> list[str]:
 
 def table(out: Path) -> dict[str, str]:
     """The tables that were written, without the time that training took, and the command."""
-    texts = {path.name: path.read_text() for path in sorted(out.iterdir())} if out.is_dir() else {}
+    texts = {path.name: path.read_text() for path in sorted(out.iterdir()) if path.is_file()} if out.is_dir() else {}
     return {name: re.sub(r"training \S+ s in all|runs=\S+", "", text) for name, text in texts.items()}
 
 
