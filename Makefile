@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := $(VENV)/.installed-extras
-# Debian's packages for `make test-extras`, beside pip's: servers, a cluster
-DEBIAN := postgresql slurm-client slurmctld slurmd munge
+# Debian's packages for `make test-extras`, beside pip's: servers, a cluster, a browser, LaTeX
+DEBIAN := postgresql slurm-client slurmctld slurmd munge chromium texlive-latex-base texlive-latex-recommended
 # One process for each core; more than eight only wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 $(EXTRAS): $(STAMP) Makefile
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm,ray,postgres]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,slurm,ray,postgres,browser]'
 	ROOT="$$(test $$(id -u) = 0 || echo sudo) env DEBIAN_FRONTEND=noninteractive"; \
 	dpkg-query -W $(DEBIAN) >/dev/null 2>&1 || test "$$EXTRAS_REQUIRED" = 0 || \
 	  { $$ROOT apt-get update -q && $$ROOT apt-get install -q -y --no-install-recommends $(DEBIAN); }

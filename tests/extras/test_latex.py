@@ -10,16 +10,22 @@ import pytest
 
 from reports.formats import as_latex
 from reports.make import main
+from tests.extras.conftest import absent
 from tests.reports.pictures import records
 from tests.reports.test_golden import table
 
-pytestmark = pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: install texlive-latex-recommended")
 DOCUMENT = r"""\documentclass{article}
 \usepackage{booktabs}
 \begin{document}
 %s
 \end{document}
 """
+
+
+@pytest.fixture(autouse=True)
+def pdflatex() -> None:
+    if not shutil.which("pdflatex"):
+        absent("pdflatex of Debian's packages texlive-latex-base, texlive-latex-recommended")
 
 
 def compiled(folder: Path, *texts: str) -> str:

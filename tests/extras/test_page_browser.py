@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from reports.formats import Cell, Source, Table, rank_columns
 from reports.page import Picture, Report, as_page
+from tests.extras.conftest import absent
 
-api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install Debian's package"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 QUIET += ("--disable-component-update", "--disable-sync", "--disable-quic")
 
@@ -61,7 +59,11 @@ def file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    with api.sync_playwright() as playwright:
+    if find_spec("playwright") is None or CHROMIUM is None:
+        absent("chromium of Debian's packages, playwright from PyPI")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield started
         started.close()
