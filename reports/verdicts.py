@@ -220,7 +220,7 @@ def _at_a_glance(groups: dict[tuple[str, str, str, str], list[Verdict]]) -> Tabl
     return table
 
 
-COLUMNS = ["claim", "published", "difference", "verdict", "because", "seeds", "p", "p, Holm", "tested by", "source"]
+COLUMNS = ["claim", "verdict", "difference", "published", "because", "seeds", "p", "p, Holm", "tested by", "source"]
 
 
 def _table(found: list[Verdict], name: str, title: str) -> Table:
@@ -239,9 +239,9 @@ def _table(found: list[Verdict], name: str, title: str) -> Table:
         rows.append(
             [
                 v.claim.claim,
-                v.claim.printed,
-                Cell(shown, gap.mean if gap else None, source=source, missing="" if gap else v.plan["command"]),
                 Cell(v.printed, RANK.index(v.word), source=source),
+                Cell(shown, gap.mean if gap else None, source=source, missing="" if gap else v.plan["command"]),
+                v.claim.printed,
                 v.reason,
                 str(gap.seeds) if gap else "0",
                 Cell(_p(v.p), v.p),
