@@ -57,7 +57,8 @@ def pooling_tables(records: Records, plans: Sequence[dict[str, Any]]) -> Iterato
         if not both:
             continue
         results, splits, _, cells = read(plan, records)
-        table = new_table(plan, "pooling", "Mean pooling and the method's own", "Methods")
+        of = f", ablation {plan['ablation']}" if plan["ablation"] else ""
+        table = new_table(plan, "pooling", f"Mean pooling and the method's own{of}", "Methods")
         rows: list[list[str | Cell]] = []
         for cell in [c for c in cells if c != "raw"]:
             row: list[str | Cell] = [cell]

@@ -35,9 +35,13 @@ def _of_plan(plan: Plan, records: Records) -> Found:
 
 def _order(plan: Plan) -> tuple:
     section, label = place_of(plan.get("source", ""))
+    return not label, section, _number(label), plan["ablation"] or "~", plan["data"], plan["scale"], plan["name"]
+
+
+def _number(label: str) -> int:
+    """Of a paper's table; 99 where it is none."""
     number = label.rpartition(" ")[2]
-    place = int(number) if number.isdigit() else 99
-    return not label, section, place, plan["ablation"] or "~", plan["data"], plan["scale"], plan["name"]
+    return int(number) if number.isdigit() else 99
 
 
 def verdicts(records: Records, plans: Plans) -> Found:
@@ -140,4 +144,7 @@ def everything(records: Records, plans: Plans) -> tuple[list[Table], list[Gap]]:
     found: list[Table | Gap] = []
     for name, (part, section) in PARTS.items():
         found += guarded(section, name, partial(part, records, plans))
-    return [one for one in found if isinstance(one, Table)], [one for one in found if isinstance(one, Gap)]
+    tables = [one for one in found if isinstance(one, Table)]
+    sections = list(dict.fromkeys(table.section for table in tables))
+    tables.sort(key=lambda table: (sections.index(table.section), _number(table.label)))  # the others as they come
+    return tables, [one for one in found if isinstance(one, Gap)]

@@ -78,8 +78,10 @@ def networks(costs: Costs, scale: str = "paper") -> Table:
     columns += ["training encoder", "published encoder", "decoder", "published decoder", "target network"]
     columns += ["published target", "heads, a clip", "whole step, a clip", "schedule, exa"]
     columns += ["latency, ms", "clips/s", "step, ms a clip", "step, MiB"]
-    title = f"Costs of every method, GFLOPs, at scale {scale} (SLiM's Table 1)"
-    table = Table("costs", title, columns, rows, _network_notes(scale, devices), section=SECTION)
+    title = f"Costs of every method, GFLOPs, at scale {scale}"
+    table = Table(
+        "costs", title, columns, rows, _network_notes(scale, devices), section="Tables of SLiM", label="Table 1"
+    )
     table.row_tags, table.tags = tags, {"scale": scale}
     return table
 

@@ -85,7 +85,12 @@ class Queue:
 
         A piece is described with the study, not with its trial: so a list of the trials stays short to read.
         """
-        there = {trial.user_attrs["key"] for trial in self.trials("WAITING", "RUNNING")}
+        there = set()
+        for trial in self.trials("WAITING", "RUNNING"):
+            if self._is_described(trial):
+                there.add(trial.user_attrs["key"])
+            elif trial.state.name == "WAITING":
+                self._settle(self._id(trial), "FAIL")
         described = self.storage.get_study_user_attrs(self.study_id)
         for work in sorted(works, key=lambda w: bool(w.needs)):  # who needs others waits for them: last, all are there
             if work.key in there:
@@ -151,11 +156,16 @@ class Queue:
         assert isinstance(self.storage, RDBStorage)
         self.storage.record_heartbeat(trial)
 
-    def _work(self, trial: FrozenTrial) -> Work:
-        name = digest(trial.user_attrs["key"])
+    def _is_described(self, trial: FrozenTrial) -> bool:
+        """False for a piece that an earlier version of this program enqueued: whoever misses it enqueues it again."""
+        name = digest(trial.user_attrs.get("key"))
         if name not in self._described:  # enqueued since this was last read
             self._described = dict(self.storage.get_study_user_attrs(self.study_id))
-        return work_of(self._described[name])
+        return name in self._described
+
+    def _work(self, trial: FrozenTrial) -> Work:
+        assert self._is_described(trial)
+        return work_of(self._described[digest(trial.user_attrs["key"])])
 
     def finish(self, claim: Claim, value: float) -> None:
         """The piece is done; its headline is kept with the trial."""
@@ -194,7 +204,7 @@ class Queue:
             (piece, how often it has lost its worker without getting further) for each
         """
         found = []
-        for trial in self._dead(ended):
+        for trial in filter(self._is_described, self._dead(ended)):
             work = self._work(trial)
             before, now = trial.user_attrs.get("steps", 0), steps(work)
             if now is None:

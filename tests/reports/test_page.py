@@ -154,6 +154,7 @@ def parts(monkeypatch):
     from reports import contents, drawn, figures
 
     monkeypatch.setattr(contents, "PARTS", {k: contents.PARTS[k] for k in ("tables", "not-run")})
+    monkeypatch.setattr(drawn, "OF_CLIPS", {})
     monkeypatch.setattr(drawn, "ON_PAGE", {"confusion": "Confusion", "classes": "Broken", "embedding": "Map"})
 
     def broken(plan, records, wanted):
@@ -229,3 +230,14 @@ def test_a_number_knows_its_runs(tmp_path):
     assert source.settings == {"method.name": "slim", "train.batch": 32}
     assert source.command == plan["command"] and "bootstrap" in source.facts["95 % interval"]
     assert sum(run["value"] for run in source.runs) / 2 == pytest.approx(cell.value, abs=0.01)
+
+
+def test_pictures_of_clips_stand_on_the_page_without_a_table(tmp_path, monkeypatch):
+    from reports import drawn
+
+    monkeypatch.setattr(drawn, "ON_PAGE", {})
+    monkeypatch.setattr(drawn, "OF_CLIPS", {"augment": "Augmentations"})
+    plans = [{"name": "a", "data": "demo", "works": []}, {"name": "b", "data": "no such data", "works": []}]
+    (found,), gaps = drawn.pictures(plans, Records(tmp_path / "runs"), tmp_path)
+    assert (found.name, found.title, found.table) == ("augment-demo", "Augmentations: demo", "") and not gaps
+    assert found.content[1:4] == b"PNG" and found.size[0] > found.size[1] / 4 > 50

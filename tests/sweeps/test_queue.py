@@ -103,6 +103,17 @@ def test_half_a_line_in_the_journal_is_cut_off(address):
     assert len(queue.trials("WAITING")) == 2
 
 
+def test_what_an_earlier_version_had_enqueued_is_enqueued_again(address, tmp_path):
+    """Its pieces were described with their trials; nobody may stumble over them."""
+    older = Queue(address)
+    for work in trivial(2):
+        older.study.enqueue_trial({"cell": work.cell}, user_attrs={"key": work.key, "config": "..."})
+    older.study.ask()  # and its worker is gone
+    run(address, tmp_path, trivial(3), workers=1)
+    assert executed(tmp_path) == {f"cell{n}": 1 for n in range(3)}
+    assert not Queue(address).trials("WAITING", "RUNNING")
+
+
 def test_the_lock_of_a_killed_writer_is_free_at_once(address):
     Queue(address)
     fd = take(address.journal, 0)
