@@ -150,7 +150,8 @@ def main(command: Sequence[str]) -> int:
         report += [] if config.page else ["page=false"]
         shown = subprocess.run(report).returncode
         out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
-        mirror.close(sorted(out.glob(f"*{name}*")))
+        drawn = [picture for picture in out.glob(f"pictures/*-{name}-*") if picture.stat().st_size]
+        mirror.close(sorted([*out.glob(f"*{name}*"), *drawn]))
     before = {w.key for w in missing} - {w.key for w in todo}
     for key, reason in left.items():
         print(f"failed{' before' * (key in before)}: {key}: {reason}", file=sys.stderr)
