@@ -22,10 +22,10 @@ from skeletons.errors import BadInput, unknown
 from sweeps.config import Config, LaunchConfig, select
 from sweeps.execute import failure_of, metrics_of
 from sweeps.plan import Work
-from sweeps.queue import Address, Queue
 from sweeps.records import Records
 from sweeps.storage import check_storage
 from sweeps.supervise import return_lost
+from sweeps.work_queue import Address, Queue
 from sweeps.workers import Event, Launcher, Processes, ThisProcess, pull, take_gpu
 
 ROOT = Path(__file__).resolve().parents[1]

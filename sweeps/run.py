@@ -171,8 +171,8 @@ def _run(config: Config, works: Sequence[Work], records: Records, name: str, mir
     """Do these works."""
     from sweeps.forecast import Forecast
     from sweeps.launchers import make_launcher
-    from sweeps.queue import Address, Queue
     from sweeps.supervise import run_all
+    from sweeps.work_queue import Address, Queue
     from sweeps.workers import worker_count
 
     address = Address(config.storage, name, records.root / "studies" / f"{name}.log", config.launch.grace)

@@ -9,8 +9,8 @@ from skeletons.errors import BadInput
 from skeletons.whole import is_full
 from sweeps.execute import metrics_of
 from sweeps.plan import Work
-from sweeps.queue import Queue
 from sweeps.records import Records
+from sweeps.work_queue import Queue
 from sweeps.workers import Event, Launcher
 
 FRUITLESS = 5  # workers that died one after another, with nothing done in between

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 from skeletons.errors import BadInput
 from skeletons.whole import is_full
 from sweeps.execute import execute
-from sweeps.queue import Address, Queue, worker_name
 from sweeps.records import Records
 from sweeps.remote import shared
+from sweeps.work_queue import Address, Queue, worker_name
 
 Event = tuple[str, str, dict[str, Any]]  # kind, key of the work, details
 Tell = Callable[[Event], None]

@@ -59,3 +59,9 @@ print("all imported")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "all imported\n", done.stderr
+
+
+def test_no_file_beside_a_script_hides_a_module_of_pythons_own():
+    """A script's folder comes first on its module path: a `queue.py` there would be everybody's `queue`."""
+    for room in ("sweeps", "reports"):
+        assert not {path.stem for path in (ROOT / room).glob("*.py")} & sys.stdlib_module_names

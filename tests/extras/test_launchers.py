@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.queue import Address, Queue
+from sweeps.work_queue import Address, Queue
 from tests.extras.conftest import absent
 
 ROOT = Path(__file__).resolve().parents[2]

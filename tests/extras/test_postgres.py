@@ -11,9 +11,9 @@ import pytest
 
 from skeletons.errors import BadInput
 from sweeps import run
-from sweeps.queue import Address, Queue
 from sweeps.records import Records
 from sweeps.supervise import run_all
+from sweeps.work_queue import Address, Queue
 from tests.sweeps.pulling import Noting, executed, trivial
 
 # A queue is open for as long as its process lives; here many are opened in one.

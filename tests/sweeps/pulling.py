@@ -12,7 +12,7 @@ from methods.base import method_class
 from sweeps import workers
 from sweeps.config import Config
 from sweeps.plan import Work
-from sweeps.queue import Address
+from sweeps.work_queue import Address
 from sweeps.workers import Processes
 
 

@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_sweep_that_is_killed_again_and_again_ends_as_one_that_nobody_disturbed(tmp_path):
-    asked = ["kills=5", "runs=4", "workers=2", "steps=4", "fresh=0", f"keep={tmp_path / 'arena'}"]
+    asked = ["kills=3", "runs=4", "workers=2", "steps=4", "fresh=0", f"keep={tmp_path / 'arena'}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.sweeps.kills", *asked], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 kills" in done.stdout
+    assert "3 kills" in done.stdout
 
 
 def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(tiny, tmp_path, monkeypatch, capfd):
@@ -56,21 +56,25 @@ def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(t
 def test_who_is_asked_to_end_does_so_at_once_and_says_how_to_go_on(tiny, number, everybody, workers, status, says):
     """A terminal's Ctrl-C reaches the whole process group, a `kill` the command alone."""
     line = [*tiny, "grid.method=mamp,slim", "train.length=100000 steps", "ablation.floors=false", f"workers={workers}"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(ROOT / "sweeps" / "run.py"), *line],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stdout is not None
-    started = 0
-    while started < workers:
-        shown = process.stdout.readline()
-        assert shown, "it ended before it was asked to"
-        started += "started" in shown
-    os.killpg(process.pid, number) if everybody else process.send_signal(number)
-    _, told = process.communicate(timeout=30)  # about a second, where nothing else runs
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & ignores it
+    ) as process:
+        assert process.stdout is not None
+        try:
+            started = 0
+            while started < workers:
+                shown = process.stdout.readline()
+                assert shown, "it ended before it was asked to"
+                started += "started" in shown
+            os.killpg(process.pid, number) if everybody else process.send_signal(number)
+            _, told = process.communicate(timeout=30)  # about a second, where nothing else runs
+        finally:
+            process.kill()
     assert process.returncode == status, told
     assert told.splitlines() == [f"{says}; the same command goes on where this one stopped"]
     emptied(process.pid)

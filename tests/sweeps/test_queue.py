@@ -10,10 +10,10 @@ import time
 import pytest
 
 from skeletons.errors import BadInput
-from sweeps.queue import Address, Queue
 from sweeps.records import Records
 from sweeps.storage import check_storage, open_storage, take
 from sweeps.supervise import run_all
+from sweeps.work_queue import Address, Queue
 from tests.sweeps.pulling import Noting, executed, trivial
 
 

@@ -176,7 +176,7 @@ def test_a_fused_work_alone_has_its_streams_made_first(tiny, tmp_path):
 
 
 def test_the_queue_keeps_what_a_work_needs(tiny):
-    from sweeps.queue import told, work_of
+    from sweeps.work_queue import told, work_of
 
     for work in make_plan([*tiny, *FUSION])[1]:
         back = work_of(json.loads(json.dumps(told(work))))

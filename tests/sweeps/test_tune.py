@@ -181,7 +181,7 @@ def test_what_diverges_is_kept_away_from_and_what_fails_is_done_again_when_asked
 
 
 def test_two_workers_that_are_killed_lose_no_trial_and_double_none(line, tmp_path):
-    line = [*line, "trials=5", "train.length=30 steps", "train.checkpoint_seconds=0"]
+    line = [*line, "trials=3", "train.length=12 steps", "train.checkpoint_seconds=0"]
     killed = [o.replace("workers=1", "workers=2") for o in line]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "sweeps" / "tune.py"), *killed], stdout=subprocess.DEVNULL, start_new_session=True
@@ -190,6 +190,7 @@ def test_two_workers_that_are_killed_lose_no_trial_and_double_none(line, tmp_pat
     deadline = time.monotonic() + 100
     while not list(search.root.glob("*/encoder.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert process.poll() is None, "it goes on"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     records = Records(search.root)
@@ -198,7 +199,7 @@ def test_two_workers_that_are_killed_lose_no_trial_and_double_none(line, tmp_pat
     before = tuning.open_search(search).get_trials(deepcopy=False)
     tuning.work_through(search, lambda event: None)
     after = tuning.open_search(search).get_trials(deepcopy=False)
-    assert [t.state.name for t in after] == ["COMPLETE"] * 5 and [t.number for t in after] == list(range(5))
+    assert [t.state.name for t in after] == ["COMPLETE"] * 3 and [t.number for t in after] == [0, 1, 2]
     assert [t.params for t in after[: len(before)]] == [t.params for t in before]
     assert {t.user_attrs["runs"][0] for t in after} == {p.parent.name for p in search.root.glob("*/run.json")}
 
