@@ -77,7 +77,8 @@ class Progress:
     def _share(row: dict[str, Any]) -> float:
         if row["state"] != "running":
             return 1.0
-        return TRAINING * row["step"] / row["steps"] if "step" in row else 0.0
+        known = isinstance(row.get("steps"), int)  # of workers elsewhere only the step is told
+        return TRAINING * row["step"] / row["steps"] if known else 0.0
 
     def _when(self) -> str:
         from sweeps.forecast import in_words

@@ -80,8 +80,10 @@ def test_three_machines_without_a_common_folder_fill_one_table(server, tmp_path,
         return done.stdout
 
     assert "3 pieces: 0 were there, 3 done now" in call("b", "sweeps/run.py", *line, "workers=2")
-    rows = [row for row in call("a", "reports/make.py", "records=mlflow").splitlines() if row.startswith("mamp ")]
-    assert rows and "missing" not in rows[0]
+    assert "page: " in call("a", "reports/make.py", "records=mlflow", f"out={tmp_path / 'a-out'}")
+    (table,) = (tmp_path / "a-out").glob("mamp-archive-*.txt")
+    row = next(row for row in table.read_text().splitlines() if row.startswith("mamp "))
+    assert "missing" not in row
     assert not list((tmp_path / "a").glob("*/encoder.safetensors")), "reports need no encoders"
     assert "3 pieces: 3 were there, 0 done now" in call("c", "sweeps/run.py", *line, "workers=1")
 

@@ -98,4 +98,6 @@ def test_the_rest_goes_on_as_fast_as_what_is_done(monkeypatch, capsys):
     shown.event("training", "b", {"step": 1, "steps": 2, "loss": 1.0})
     done = 10 + 30 * 0.95 / 2
     assert shown.remaining() == pytest.approx(50 * (60 - done) / done)
+    shown.event("training", "b", {"step": 1, "steps": "?"})  # as workers elsewhere are heard of
+    assert shown.remaining() == pytest.approx(50 * 50 / 10)
     assert "(1/3; about" in capsys.readouterr().out
