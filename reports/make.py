@@ -97,7 +97,10 @@ def one_table(wanted: dict[str, str]) -> list[Table]:
 
     records, name = records_of(wanted), wanted.get("table", "")
     if name == "settings":
-        return [settings_table([f"{k}={wanted[k]}" for k in ("data", "scale") if k in wanted])]
+        from reports.counting import Costs
+
+        overrides = [f"{k}={wanted[k]}" for k in ("data", "scale") if k in wanted]
+        return [settings_table(overrides, Costs(records.root).counted)]
     if name == "flops":
         return [t for t in PARTS[name][0](records, []) if isinstance(t, Table)]
     plans = chosen_plans(records, {k: v for k, v in wanted.items() if k != "table" or v not in PARTS})

@@ -49,16 +49,17 @@ def row_of(config: Config, found: MethodCost) -> list[str]:
     ]
 
 
-def settings_table(overrides: Sequence[str] = ()) -> Table:
-    """Every method in both settings, counted anew: half a minute.
+def settings_table(overrides: Sequence[str] = (), counted: Callable[[Config], MethodCost] = cost) -> Table:
+    """Every method in both settings.
 
     Args:
         overrides: as for sweeps/run.py, e.g. `scale=small`; scale=paper unless another is given.
+        counted: what one costs; to count all of them anew takes half a minute.
     """
     scale = [] if any(o.startswith("scale=") for o in overrides) else ["scale=paper"]
     methods = [name for name in options("method") if name in all_methods()]
     asked = [[f"method={name}", f"setting={setting}", *scale] for name in methods for setting in options("setting")]
-    return settings_of(compose([*one, *overrides]) for one in asked)
+    return settings_of([compose([*one, *overrides]) for one in asked], counted)
 
 
 def settings_of(configs: Iterable[Config], counted: Callable[[Config], MethodCost] = cost) -> Table:

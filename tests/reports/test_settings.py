@@ -6,12 +6,14 @@ import pytest
 
 from methods.base import all_methods
 from reports import make
+from reports.counting import Costs
 from reports.settings import settings_table
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[tuple[str, str], dict[str, str]]:
-    table = settings_table(["scale=demo"])
+def rows(tmp_path_factory) -> dict[tuple[str, str], dict[str, str]]:
+    """At the papers' scale, whose costs are remembered; test_costs_table.py holds them to what is counted."""
+    table = settings_table(counted=Costs(tmp_path_factory.mktemp("runs")).counted)
     return {(r[0], r[1]): dict(zip(table.columns, r)) for r in table.rows}
 
 
@@ -29,10 +31,10 @@ def test_rows_are_what_the_methods_do(rows):
     mamp, slim = rows["mamp", "paper"], rows["slim", "paper"]
     assert (mamp["patch"], mamp["tokens"], mamp["encoded"]) == (
         "4 x 1",
-        "200",
-        "19",
-    )  # int(200 x 0.1) in floating point
-    assert (slim["patch"], slim["tokens"], slim["encoded"]) == ("8 x 1", "100", "105")
+        "750",
+        "74",
+    )  # int(750 x 0.1) in floating point
+    assert (slim["patch"], slim["tokens"], slim["encoded"]) == ("8 x 1", "200", "205")
     assert slim["loss terms"] == "mfm, glcl, koleo" and mamp["loss terms"] == "one"
     assert float(slim["training only, M"]) > float(slim["encoder, M"])
     assert rows["skeletonclr", "paper"]["augmentation"] == "shear 0.5 (1)"
@@ -44,5 +46,6 @@ def test_rows_are_what_the_methods_do(rows):
 
 
 def test_the_command_prints_it(capsys, tmp_path):
-    assert make.main(["table=settings", "scale=demo", f"out={tmp_path}"]) == 0
+    assert make.main(["table=settings", f"runs={tmp_path / 'runs'}", f"out={tmp_path}"]) == 0
     assert "What each method uses" in capsys.readouterr().out and (tmp_path / "settings.tex").is_file()
+    assert not (tmp_path / "runs").exists(), "what it costs at the papers' scale is known"
