@@ -33,6 +33,9 @@ from skeletons.sampling import ViewConfig
 from skeletons.sources import DataConfig
 from sweeps.groups import GROUPS, chosen_files, options, read
 
+# Fields of Config that say how a command runs, and nothing of what it makes.
+OF_THE_COMMAND = ("launcher", "launch", "storage", "workers", "retry", "page", "dry")
+
 
 @dataclass
 class ProtocolConfig:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config import Config, differing
+from sweeps.config import OF_THE_COMMAND, Config, differing
 from sweeps.execute import metrics_of
 from sweeps.model import register, save_model
 from sweeps.plan import UNTRAINED, Work, poolings_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ENTRIES, PARAMS = 1000, 100  # that MLflow takes at once
 LONGEST = 6000  # letters of a parameter
 COMPLETE = "complete"
-OF_THE_PLAN = ("ablation", "runs", "workers", "dry")  # settings that are no single piece's
+OF_THE_PLAN = (*OF_THE_COMMAND, "ablation", "runs", "records")  # settings that are no single piece's
 
 
 class Mirror:
@@ -248,7 +248,7 @@ def state_of(work: Work, records: Records) -> str:
     """What there is of a piece: complete, why it failed, or "" where there is nothing to show yet."""
     if records.complete(work.pretraining, work.results):
         return COMPLETE
-    failure = records.failure(work.pretraining)
+    failure = records.failure(work.pretraining, work.results)
     return f"failed: {failure['reason']}"[:LONGEST] if failure else ""
 
 

@@ -217,16 +217,16 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     Cells come from the ablation, from `grid.*`, or are the one configuration itself. The floors are the untrained
     encoder of the reference cell and raw coordinates.
     """
-    plain, grid = grid_cells(with_tuned(overrides))
-    config = compose(plain)
-    said = {o.partition("=")[0] for o in plain}
+    plain, grid = grid_cells(overrides)
+    config = compose(with_tuned(plain))
+    said = {o.partition("=")[0] for o in with_tuned(plain)}
     composed: dict[str, Config] = {}
     if config.encoder:
         composed, cells = {"encoder": as_given(config, said)}, {}
     else:
         cells = grid or config.ablation.cells or {config.method.name: []}
     for cell, changes in cells.items():
-        composed[cell] = compose(layered(config.ablation.base, changes, plain))
+        composed[cell] = compose(with_tuned(layered(config.ablation.base, changes, plain)))  # a cell says what it is
         check(composed[cell])
     reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
     if config.budget != "clips":

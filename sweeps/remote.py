@@ -72,6 +72,12 @@ def fetch(config: Config, records: Records, works: Iterable[Work]) -> None:
         pull(records, identities_of([w for w in works if not records.complete(w.pretraining, w.results)]))
 
 
+def send_runs(config: Config, records: Records, works: Iterable[Work]) -> None:
+    """Send what the server does not have of these works, e.g. because it was away when they were done."""
+    if is_shared(config):
+        push(records, identities_of(works))
+
+
 def send_plan(config: Config, records: Records, name: str) -> None:
     """Send a plan, where records go through the server."""
     if is_shared(config):

@@ -37,7 +37,7 @@ from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.ranks import under_torchrun
 from sweeps.records import Records, write_json
-from sweeps.remote import fetch, send_plan
+from sweeps.remote import fetch, send_plan, send_runs
 from sweeps.tuned import read_tuned
 
 
@@ -139,6 +139,7 @@ def main(command: Sequence[str]) -> int:
         begun = (records.root / "studies" / f"{name}.log").is_file()
         if todo or begun:
             _run(config, todo, records, name, mirror)
+        send_runs(config, records, works)
         fetch(config, records, works)
         mirror.show_rest()
         left = {w.key: reason for w in missing if (reason := _left(w, records))}

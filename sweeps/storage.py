@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from skeletons.errors import BadInput
 
@@ -46,7 +46,8 @@ def check_storage(where: str) -> None:
         raise BadInput(f"storage={kind}: two workers can take the same piece there; use journal or postgresql://...")
     if kind not in ("postgresql", "postgres"):
         raise BadInput(f"storage={where!r}: known are journal and postgresql://USER@HOST/DATABASE")
-    if urlsplit(where).password:
+    parts = urlsplit(where)
+    if parts.password or "password" in parse_qs(parts.query):
         raise BadInput("storage: records keep the command line, so leave the password in PGPASSWORD or ~/.pgpass")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skeletons.splits import withhold
+from sweeps.config import OF_THE_COMMAND
 from sweeps.identity import data_of
 from sweeps.plan import Work
 from sweeps.records import provenance, write_json
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 ENOUGH = 8  # complete trials before importance is more than noise
-NOT_KEPT = ("runs", "workers", "dry", "seeds", "device", "protocol", KEY)  # of the command line, in the best's file
+NOT_KEPT = (*OF_THE_COMMAND, "runs", "seeds", "device", "protocol", KEY)  # of the command line, in the best's file
 
 
 def conclude(search: Search, works: list[Work], study: Study, command: str) -> dict[str, Any]:

@@ -73,6 +73,9 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
     if not method.trains or method.uses_labels:
         what = "reads the labels of the clips that tuning withholds" if method.trains else "trains nothing"
         raise BadInput(f"method {method.name!r} {what}; tune another one")
+    for name, only in (("launcher", "local"), ("storage", "journal"), ("records", "files")):
+        if getattr(config, name) != only:
+            raise BadInput(f"{name}={getattr(config, name)}: tuning runs on one machine; leave that out")
     said = {o.partition("=")[0] for o in line}
     space = fit_space(space, config, said)
     name = study_name(works, space)

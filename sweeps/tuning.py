@@ -28,8 +28,10 @@ import torch
 from methods.checkpoint import load_encoder
 from methods.trainer import TrainingFailed, steps_in
 from protocols.base import Subject, make_protocol
+from skeletons.errors import BadInput
 from skeletons.sampling import ClipTensors
 from skeletons.splits import Split, withhold
+from skeletons.whole import is_full
 from sweeps.execute import metrics_of, pretrain
 from sweeps.identity import data_of, device_of, digest, pretraining_identity
 from sweeps.plan import Work, make_plan
@@ -166,7 +168,9 @@ def next_trial(search: Search, study: Study, claims: Claims) -> FrozenTrial | No
         trials = study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.RUNNING and claims.take(trial.number):
-                return trial
+                if not study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                    return trial
+                claims.leave(trial.number)  # its worker had just finished it
         again = _again(search, trials)
         if not again and _counted(trials) >= search.trials:
             return None
@@ -220,7 +224,7 @@ def _carry_out(search: Search, study: Study, trial: Trial, tell: Callable[[Event
     from optuna.trial import TrialState
 
     records, key, scores = Records(search.root), f"{search.name}/{trial.number}", []
-    state, kind, folder = TrialState.FAIL, "failed", None
+    state, kind, folder, broken = TrialState.FAIL, "failed", None, False
     who = {"cell": f"trial {trial.number}"}
     try:
         works = search.works(trial.params)
@@ -242,13 +246,18 @@ def _carry_out(search: Search, study: Study, trial: Trial, tell: Callable[[Event
         reason = str(error) or type(error).__name__
         if isinstance(error, TrainingFailed):  # a pruned trial teaches TPE to keep away, a failed one nothing
             state, reason = TrialState.PRUNED, f"diverged: {reason}"
-        if folder is not None:
+        if is_full(error):
+            raise records.disk_full() from error  # no trial's failure: it stays as it is, and is taken up again
+        if folder is not None and not records.encoder(folder.name).is_file():
             write_json(folder / "failure.json", {"reason": reason, "traceback": traceback.format_exc()})
+        broken = isinstance(error, torch.AcceleratorError)
     if folder is not None and _stored(study, trial).user_attrs.get("began") == folder.name:
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nobody will want it, and there are many
     trial.set_user_attr("reason", reason)
     study.tell(trial.number, state=state)
     tell((kind, key, {**who, "reason": reason}))
+    if broken:
+        raise BadInput("this process can use its GPU no more; the same command goes on with the other trials")
 
 
 def _stored(study: Study, trial: Trial) -> FrozenTrial:
@@ -264,8 +273,8 @@ def _score(
         if curve:  # of a run that was killed, or is there already
             for line in metrics_of(folder):
                 curve(line)
+        (folder / "failure.json").unlink(missing_ok=True)
         if not records.encoder(work.pretraining).is_file():
-            (folder / "failure.json").unlink(missing_ok=True)
             if not (folder / "checkpoint.pt").is_file():
                 trial.set_user_attr("began", work.pretraining)
 

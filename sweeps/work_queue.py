@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config import Config, from_plain
+from sweeps.config import OF_THE_COMMAND, Config, from_plain
 from sweeps.identity import Judgement, digest
 from sweeps.plan import Work
 from sweeps.storage import BEATS, GRACE, JOURNAL, holding, is_held, open_storage, open_study
@@ -243,8 +243,7 @@ def worker_name(pid: int) -> str:
 def _of_the_run(config: Config) -> Config:
     """A configuration without what only the command needs: pieces are the same however they are run."""
     plain = Config()
-    outside = ("launcher", "launch", "storage", "workers", "retry", "page", "dry")
-    return replace(config, **{name: getattr(plain, name) for name in outside})
+    return replace(config, **{name: getattr(plain, name) for name in OF_THE_COMMAND})
 
 
 def told(work: Work) -> dict[str, Any]:

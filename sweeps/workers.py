@@ -193,6 +193,8 @@ class ThisProcess:
         if self.thread.is_alive():
             return {}
         self.thread = None
+        if isinstance(self.error, SystemExit):
+            raise BadInput("this process can use its GPU no more; the same command goes on with the rest")
         if self.error is not None:
             raise self.error
         return {0: (worker_name(os.getpid()), "")}

@@ -114,6 +114,15 @@ def test_a_failed_piece_is_shown_as_failed_and_later_as_done(records):
     assert again["failed"].info.status == "FINISHED" and again["failed"].info.run_id == runs["failed"].info.run_id
 
 
+def test_a_piece_whose_protocol_failed_is_shown_as_failed(records):
+    one = work("unjudged")
+    failure = records.run(one.pretraining) / "eval" / one.results[0] / "failure.json"
+    write_json(failure, {"reason": "probe diverged", "traceback": "..."})
+    show(records, [one])
+    _, runs = nested(records)
+    assert runs["unjudged"].data.tags["mirrored"] == "failed: probe diverged"
+
+
 def test_of_two_machines_that_showed_the_same_one_run_stays(records, monkeypatch):
     works = [work("twin"), work("twin too")]
     for one in works:

@@ -6,6 +6,7 @@ import pytest
 from skeletons.errors import BadInput
 from sweeps.plan import grid_cells, layered, make_plan
 from sweeps.run import plan_name
+from sweeps.tuned import write_tuned
 
 
 def identities(overrides: list[str]) -> dict[str, str]:
@@ -261,3 +262,15 @@ def test_later_layers_of_overrides_win():
         "a=2",
         "b=3",
     ]
+
+
+def test_what_was_tuned_makes_no_cell_another_one(tiny, tmp_path):
+    """A file from tune.py names a method and values; a cell's own win over them, as the command line does."""
+    file = tmp_path / "best.yaml"
+    write_tuned(file, ["method=slim", "masking.ratio=0.6", "train.lr=0.003"], {})
+    line = [*tiny, f"tuned={file}", "ablation.floors=false"]
+    cells = {w.cell: w.config for w in make_plan([*line, "ablation=ratio"])[1]}
+    assert cells["mamp 0.5"].method.name == "mamp" and cells["mamp 0.5"].masking.ratio == 0.5
+    assert {c.method.name for c in cells.values()} == {"mamp", "slim"}
+    assert {c.train.lr for c in cells.values()} == {0.003}
+    assert {w.config.method.name for w in make_plan([*line, "ablation=hacm"])[1]} == {"hacm"}

@@ -137,6 +137,7 @@ def test_a_damaged_journal_is_named_with_the_remedy(address):
         ("sqlite:///x.db", "two workers can take the same piece"),
         ("jurnal", "known are journal and postgresql"),
         ("postgresql://me:secret@host/db", "leave the password in PGPASSWORD"),
+        ("postgresql://me@host/db?password=secret", "leave the password in PGPASSWORD"),
     ],
 )
 def test_other_storages_are_refused(storage, message):

@@ -289,6 +289,7 @@ def test_a_wrong_space_is_refused_in_one_line(written, message, line, tmp_path):
         (["method=supervised"], "reads the labels"),
         (["method=untrained"], "trains nothing"),
         (["retry=all"], "unknown retry"),
+        (["launcher=slurm"], "tuning runs on one machine"),
         (["tuned=nothing.yaml"], "nothing.yaml: no such file"),
     ],
 )
