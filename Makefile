@@ -23,7 +23,7 @@ test: $(STAMP)
 # What needs a server, a cluster or a browser. Installs them: as root, or with sudo; EXTRAS_REQUIRED=0 skips what is not
 # there instead of failing.
 test-extras: $(EXTRAS)
-	EXTRAS_REQUIRED=$${EXTRAS_REQUIRED-1} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/extras
+	EXTRAS_REQUIRED=$${EXTRAS_REQUIRED-1} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/extras
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -241,7 +241,7 @@ class Mirror:
                 ):
                     client.delete_run(run.info.run_id)  # another machine showed it at the same moment
             client.set_terminated(parent)
-            self._mark(ended=True)
+            self._mark(ended=bool(artifacts))  # none: the report was killed, and the next command has them
 
 
 def state_of(work: Work, records: Records) -> str:

@@ -114,6 +114,19 @@ def test_a_failed_piece_is_shown_as_failed_and_later_as_done(records):
     assert again["failed"].info.status == "FINISHED" and again["failed"].info.run_id == runs["failed"].info.run_id
 
 
+def test_a_table_that_was_not_written_in_time_is_kept_by_the_next_command(records, tmp_path):
+    """The report was killed; all pieces are shown, and the parent run has ended."""
+    one = work("late")
+    done(one, records)
+    show(records, [one])
+    table = tmp_path / "late.md"
+    table.write_text("| late |")
+    show(records, [one], [table])
+    client, runs = nested(records)
+    parent = runs["late"].data.tags["mlflow.parentRunId"]
+    assert [file.path for file in client.list_artifacts(parent)] == ["late.md"]
+
+
 def test_a_piece_whose_protocol_failed_is_shown_as_failed(records):
     one = work("unjudged")
     failure = records.run(one.pretraining) / "eval" / one.results[0] / "failure.json"
