@@ -7,7 +7,7 @@ from typing import Any
 
 from reports.chosen import Arguments, cells_in, command_for, split_in
 from reports.intervals import Estimate, difference, estimate, scores
-from reports.tables import FLOORS, Results, folds_together, results_of
+from reports.tables import FLOORS, Results, cell_of, folds_together, results_of
 from skeletons.errors import BadInput, unknown
 from sweeps.records import Records
 
@@ -36,13 +36,15 @@ class Compared:
     def difference(self, cell: str, other: str) -> Estimate | None:
         """Paired difference to another cell; raw coordinates, which have no seed, to each of the other's."""
         these, those = self.cells[cell], self.cells[other]
-        if whole(cell) == "raw":
+        if cell_of(cell) == "raw":
             these = dict.fromkeys(those, these[min(these)])
         return difference(these, those)
 
     def about(self) -> str:
         """What was judged, for titles."""
-        some = next(r for c, by in self.cells.items() if whole(c) != "raw" or len(self.cells) == 1 for r in by.values())
+        some = next(
+            r for c, by in self.cells.items() if cell_of(c) != "raw" or len(self.cells) == 1 for r in by.values()
+        )
         seeds = max(len(by) for by in self.cells.values())
         clips = f"{some['test_clips']} test clips"
         how = f"{seeds} seeds, t-intervals over them" if seeds >= 3 else f"{clips}, bootstrap over them"
@@ -60,19 +62,14 @@ def span(one: Estimate) -> tuple[float, float]:
     return (one.mean, one.mean) if one.how == "none" else (one.low, one.high)
 
 
-def whole(cell: str) -> str:
-    """The cell that `cell` is a stream of (`untrained bone`: untrained), or itself."""
-    return cell.partition(" ")[0]
-
-
 def is_floor(cell: str) -> bool:
     """It is one of the floors, or a stream of one."""
-    return whole(cell) in FLOORS
+    return cell_of(cell) in FLOORS
 
 
 def name_of(cell: str) -> str:
     """Of a cell, in words where it is a floor."""
-    return cell.replace(whole(cell), FLOORS[whole(cell)]) if is_floor(cell) else cell
+    return cell.replace(cell_of(cell), FLOORS[cell_of(cell)]) if is_floor(cell) else cell
 
 
 def all_results(plan: dict[str, Any], records: Records, wanted: Arguments) -> tuple[Results, str]:
@@ -86,7 +83,7 @@ def all_results(plan: dict[str, Any], records: Records, wanted: Arguments) -> tu
         if wanted["seed"] not in (known := {str(w["seed"]) for w in plan["works"]}):
             raise unknown("seed", wanted["seed"], known)
         found = {
-            k: {s: r for s, r in by.items() if str(s) == wanted["seed"] or whole(k[0]) == "raw"}
+            k: {s: r for s, r in by.items() if str(s) == wanted["seed"] or cell_of(k[0]) == "raw"}
             for k, by in found.items()
         }
     if "split" not in wanted:

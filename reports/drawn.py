@@ -114,7 +114,7 @@ def _draw(plan: dict[str, Any], root: str, figure: str, path: Path) -> str:
         image.save(content, "png")
     except BadInput:
         pass
-    except Exception as error:
+    except Exception as error:  # one picture must not take the page with it, which says what failed
         return f"{type(error).__name__}: {error}"
     with written_whole(path) as temporary:
         temporary.write_bytes(content.getvalue())

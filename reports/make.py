@@ -85,7 +85,7 @@ def write_tables(tables: Iterable[Table], out: Path) -> None:
             write_text(out / f"{table.name}.{suffix}", render(table))
 
 
-def one_table(wanted: dict[str, str]) -> list[Table]:
+def one_table(wanted: dict[str, str], records: Records) -> list[Table]:
     """What `table=` or `plan=` asks for.
 
     Raises:
@@ -95,7 +95,7 @@ def one_table(wanted: dict[str, str]) -> list[Table]:
     from reports.settings import settings_table
     from reports.tables import ablation_table
 
-    records, name = records_of(wanted), wanted.get("table", "")
+    name = wanted.get("table", "")
     if name == "settings":
         from reports.counting import Costs
 
@@ -109,13 +109,12 @@ def one_table(wanted: dict[str, str]) -> list[Table]:
     return [ablation_table(plan, records) for plan in plans]
 
 
-def write_report(wanted: dict[str, str], out: Path) -> Path:
+def write_report(wanted: dict[str, str], records: Records, out: Path) -> Path:
     """The page and all tables; what could not be made is said in a line each."""
     from reports.contents import everything
     from reports.drawn import pictures
     from reports.page import Gap, Report, as_page
 
-    records = records_of(wanted)
     narrowed = {k: v for k, v in wanted.items() if k in ("data", "scale", "setting")}
     there = any((records.root / "plans").glob("*.json"))
     plans = chosen_plans(records, narrowed) if there or narrowed else []
@@ -150,14 +149,15 @@ def main(arguments: Sequence[str]) -> int:
         if key not in KEYS:
             raise unknown("argument", key, KEYS)
     out = Path(wanted.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+    records = records_of(wanted)
     if "table" in wanted or "plan" in wanted:
-        tables = one_table(wanted)
+        tables = one_table(wanted, records)
         write_tables(tables, out)
         for table in tables:
             print("\n" + as_text(table), end="")
             print(f"written: {out / table.name}.{{{','.join(FORMATS)}}}")
     if "table" not in wanted and wanted.get("page") != "false":
-        print(f"page: {write_report(wanted, out)}")
+        print(f"page: {write_report(wanted, records, out)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.formats import Source
 from reports.intervals import Estimate, scores
+from sweeps.config import flat
 from sweeps.records import Records
 
 HOW = {"seeds": "Student's t over seeds", "clips": "bootstrap over test clips, which says nothing of seeds"}
@@ -70,18 +71,8 @@ def settings_of(result: dict[str, Any], records: Records) -> dict[str, Any]:
     about = records.about(result["pretraining"]) if "pretraining" in result else {}
     hashed = about.get("hashed", {})
     told = {"method.name": hashed["method"]} if "method" in hashed else {}
-    told |= _flat(hashed.get("fields", {}))
-    return told | _flat({key: value for key, value in hashed.items() if key not in UNTOLD})
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{before}{key}.")
-        else:
-            found[before + key] = value
-    return found
+    told |= flat(hashed.get("fields", {}))
+    return told | flat({key: value for key, value in hashed.items() if key not in UNTOLD})
 
 
 def _told(value: Any) -> str:

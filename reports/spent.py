@@ -78,11 +78,11 @@ def counted_on(config: Config, topology: Any) -> tuple[int, int]:
 
     from methods.base import build
     from methods.flops import counted
-    from sweeps.costs import CLASSES, count_step, parts_of, views_of
+    from sweeps.costs import CLASSES, count_views, parts_of
 
     method = build(parts_of(config, topology, CLASSES)).to("meta")
     joints = torch.empty(1, config.views.frames, len(topology), 3, device="meta")
     inference = counted(lambda: method.kept(joints))
     if not method.trains:
         return inference, 0
-    return inference, sum(count_step(method, views_of(method, config, len(topology), 1)).flops.values())
+    return inference, sum(count_views(config, topology, 1).flops.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -68,12 +68,12 @@ def titled(figure: Figure, *lines: str) -> None:
     figure.suptitle("\n".join(fill(line, letters) for line in lines if line))
 
 
-def plain(axes: Axes, grid: str = "both") -> None:
+def plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """Two borders instead of four, a pale grid behind what is drawn.
 
     Args:
         grid: both, x or y.
     """
-    axes.grid(axis=grid, color=PALE, linewidth=0.6)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

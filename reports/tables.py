@@ -67,8 +67,8 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     each = results_of(plan, records)
     commits = Commits(plan, each, records)
     results, splits = folds_together(each, splits)
-    cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if _whole(w["cell"]) not in FLOORS))
-    floors = [c for f in FLOORS for c in dict.fromkeys(w["cell"] for w in plan["works"]) if _whole(c) == f]
+    cells = list(dict.fromkeys(w["cell"] for w in plan["works"] if cell_of(w["cell"]) not in FLOORS))
+    floors = [c for f in FLOORS for c in dict.fromkeys(w["cell"] for w in plan["works"]) if cell_of(c) == f]
     # Raw coordinates are not judged by all: the order is that of who is.
     fullest = sorted(plan["works"], key=lambda w: -len(w["judgements"]))
     protocols = list(dict.fromkeys(p for w in fullest for p in w["judgements"]))
@@ -95,7 +95,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
     rows: list[list[str | Cell]] = []
     for cell in [*cells, *floors]:
         row: list[str | Cell] = [cell]
-        row += [differs.get(cell, differs.get(_whole(cell), ""))] if plan["differs"] else []
+        row += [differs.get(cell, differs.get(cell_of(cell), ""))] if plan["differs"] else []
         row += [_published(values.get(cell, "-")) for values in published.values()]
         for split in splits:
             for protocol in protocols:
@@ -110,7 +110,7 @@ def ablation_table(plan: dict[str, Any], records: Records) -> Table:
                     row.append(_hole(plan, records, cell, protocol))
                 if reference:
                     base = results.get((reference, split, protocol))
-                    seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and _whole(cell) == "raw" else mine
+                    seeds = dict.fromkeys(base, mine[min(mine)]) if mine and base and cell_of(cell) == "raw" else mine
                     gap = difference(seeds, base) if seeds and base and cell != reference else None
                     if gap and seeds and base:
                         key = f"{cell}-{reference}/{protocol}/{split}"
@@ -143,7 +143,7 @@ def _published(text: str) -> Cell:
     return Cell(text, float(number) if known else None, source="published" if known else "")
 
 
-def _whole(cell: str) -> str:
+def cell_of(cell: str) -> str:
     """The floor that `cell` is a stream or a variant of (`untrained bone`, `untrained-mae`: untrained), or itself."""
     return next((floor for floor in FLOORS if cell.startswith((f"{floor} ", f"{floor}-"))), cell)
 

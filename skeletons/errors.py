@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class BadInput(ValueError):
@@ -26,6 +27,21 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> BadInput:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return BadInput(f"unknown {kind} {given!r}; {hint}known: {', '.join(names)}")
+
+
+def optional(package: str, extra: str, wanted: str) -> Any:
+    """A package that only an extra installs.
+
+    Args:
+        wanted: what needs it, e.g. "launcher=ray".
+
+    Raises:
+        BadInput: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise BadInput(f"{wanted} needs {package}: pip install '.[{extra}]'") from error
 
 
 def check_choices(section: str, config: object, **known: Iterable[str]) -> None:

@@ -44,7 +44,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         if (temporary / path.name).is_file():
             (temporary / path.name).chmod(0o644)  # safetensors writes files that only their owner can read
         os.replace(temporary / path.name, path)
-    except Exception as error:
+    except Exception as error:  # a full disk comes as many kinds; what is none is passed on
         if is_full(error):
             raise BadInput(f"{path}: the disk is full; free some space or choose another folder") from error
         if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):

@@ -6,7 +6,7 @@ configure; an unknown key or value is an error that names the nearest known one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
@@ -331,3 +331,11 @@ def differing(value: Any, default: Any) -> Any:
     if isinstance(value, list | tuple):
         return [differing(v, None) if is_dataclass(v) else v for v in value]
     return value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted paths: `train.batch` -> 32."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -55,7 +55,7 @@ def execute(work: Work, records: Records, report: Report = lambda event, details
         if failure_of(need, records) is None:
             try:
                 execute(need, records, report)
-            except Exception as error:  # recorded; what needs it says so
+            except Exception as error:  # `failing` put it on file; what needs it says so below
                 if is_full(error):
                     raise
     torch.set_num_threads(work.config.threads)
@@ -236,7 +236,7 @@ def judge(work: Work, records: Records, report: Report) -> None:
         try:
             with records.failing(work.pretraining, judgement.identity):
                 top1 = one(judgement)
-        except Exception as error:
+        except Exception as error:  # `failing` put it on file; the first is raised when all were tried
             if is_full(error):
                 raise
             failed.append(error)

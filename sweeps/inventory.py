@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from skeletons.errors import BadInput, unknown
+from sweeps.config import flat
 from sweeps.execute import metrics_of
 from sweeps.identity import RAW
-from sweeps.mirror import OF_THE_PLAN, flat
+from sweeps.mirror import OF_THE_PLAN
 from sweeps.records import Records, read_json
 
 IDENTITY = re.compile(rf"[0-9a-f]{{12}}|{RAW}")
@@ -96,9 +97,10 @@ class Entry:
 
 
 def _at(tree: dict[str, Any], path: str) -> Any:
+    found: Any = tree
     for name in path.split("."):
-        tree = tree.get(name, "") if isinstance(tree, dict) else ""  # type: ignore[assignment]
-    return tree
+        found = found.get(name, "") if isinstance(found, dict) else ""
+    return found
 
 
 def plans_of(records: Records) -> list[dict[str, Any]]:

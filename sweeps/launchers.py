@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from skeletons.errors import BadInput, unknown
+from skeletons.errors import BadInput, optional, unknown
 from sweeps.config import Config, LaunchConfig, select
 from sweeps.execute import failure_of, metrics_of
 from sweeps.plan import Work
@@ -126,10 +126,7 @@ class Slurm(Elsewhere):
 
     def __init__(self, config: Config, address: Address, works: Sequence[Work], records: Records):
         super().__init__(config, address, works, records)
-        try:
-            import submitit
-        except ImportError as error:
-            raise BadInput("launcher=slurm needs submitit: pip install '.[slurm]'") from error
+        submitit = optional("submitit", "slurm", "launcher=slurm")
         logging.getLogger("submitit").setLevel(logging.WARNING)
         self.here = self.launch.executor == "local"
         if not self.here and shutil.which("squeue") is None:
@@ -138,9 +135,9 @@ class Slurm(Elsewhere):
         self.executor = submitit.AutoExecutor(folder / "%j", cluster="local" if self.here else "slurm")
         self.name = f"skelbench-{address.name}"
         self.executor.update_parameters(name=self.name, **self._asked())
+        self.looked, self.alive = 0.0, set[str]()
         earlier: list[Any] = [] if self.here else [submitit.SlurmJob(folder / "%j", job) for job in self._listed()]
         self.jobs: dict[int, Any] = dict(enumerate(earlier))
-        self.looked, self.alive = 0.0, set[str]()
 
     def _asked(self) -> dict[str, Any]:
         """Parameters of submitit."""
@@ -203,10 +200,7 @@ class Ray(Elsewhere):
 
     def __init__(self, config: Config, address: Address, works: Sequence[Work], records: Records):
         super().__init__(config, address, works, records)
-        try:
-            import ray
-        except ImportError as error:
-            raise BadInput("launcher=ray needs ray: pip install '.[ray]'") from error
+        ray = optional("ray", "ray", "launcher=ray")
         self.ray, self.tasks = ray, dict[int, Any]()
         passed = {k: v for k, v in os.environ.items() if k.startswith(("PG", "SKELBENCH_", "MLFLOW_"))}
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -239,7 +233,7 @@ class Ray(Elsewhere):
                     reason = ""
                 except self.ray.exceptions.TaskCancelledError:
                     reason = ""
-                except Exception as error:
+                except Exception as error:  # whatever ended the worker on its node; it is told as the reason
                     reason = str(error).strip().splitlines()[-1]
                 found[slot] = f"task {task.hex()[:8]}", reason
                 del self.tasks[slot]

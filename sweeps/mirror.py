@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config import OF_THE_COMMAND, Config, differing
+from sweeps.config import OF_THE_COMMAND, Config, differing, flat
 from sweeps.execute import metrics_of
 from sweeps.model import register, save_model
 from sweeps.plan import UNTRAINED, Work, poolings_of
@@ -259,17 +259,6 @@ def settings_of(work: Work) -> dict[str, str]:
         text = str(value)
         more = " ... (cut here; all of it is in config.yaml)"
         found[_named(key)] = text if len(text) <= LONGEST else text[: LONGEST - len(more)] + more
-    return found
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted paths."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
     return found
 
 

@@ -96,6 +96,7 @@ class Progress:
             "judged": lambda: f"{row['protocol']} {row['top1']:.1f} %",
             "finished": lambda: f"finished in {row['seconds']:.0f} s ({self.done}/{self.total}; {self._when()})",
             "failed": lambda: f"FAILED: {row['reason']}",
+            "given back": lambda: f"given back: {row['reason']}",
             "died": lambda: f"FAILED: {row['reason']}",
         }.get(kind, lambda: kind)()
         print(f"[{time.monotonic() - self.began:6.0f} s] {what}: {text}", flush=True)

@@ -73,7 +73,7 @@ class Records:
         """Put on file why the block fails, and pass it on. A full disk is nobody's failure."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # of any kind: it is put on file and passed on
             if not is_full(error):
                 self.fail(identity, judgement, str(error) or type(error).__name__, traceback.format_exc())
             raise
@@ -145,8 +145,8 @@ class Records:
             remove_unfinished(folder)
         for identity in set(identities):
             folder = self.run(identity)
-            for result in folder.glob("eval/*/"):
-                remove_unfinished(result)
+            for place in (*folder.glob("eval/*/"), folder / "validation"):
+                remove_unfinished(place)
             if self.encoder(identity).is_file():
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from skeletons.errors import BadInput
+from skeletons.errors import BadInput, optional
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -85,10 +85,7 @@ def _postgres(where: str, grace: int, stale: Callable[[Study, FrozenTrial], None
     import sqlalchemy.exc
     from optuna.storages import RDBStorage
 
-    try:
-        import psycopg  # noqa: F401  (SQLAlchemy's driver)
-    except ImportError as error:
-        raise BadInput("storage=postgresql needs psycopg: pip install '.[postgres]'") from error
+    optional("psycopg", "postgres", "storage=postgresql")  # SQLAlchemy's driver
     address = "postgresql+psycopg://" + where.partition("://")[2]
     # One time zone for all: Optuna compares heartbeats as the sessions' local times. Two connections: work and beat.
     connect = {"options": "-c timezone=utc", "connect_timeout": 10}

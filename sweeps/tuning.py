@@ -242,14 +242,14 @@ def _carry_out(search: Search, study: Study, trial: Trial, tell: Callable[[Event
         place, knn = max(_stored(study, trial).intermediate_values.items())
         state, kind, reason = TrialState.PRUNED, "finished", f"pruned at evaluation {place}, kNN {knn:.1f} %"
         tell(("judged", key, {"protocol": "pruned, kNN", "top1": knn}))
-    except Exception as error:
+    except Exception as error:  # of any kind: this trial failed, and says why; the others go on
         reason = str(error) or type(error).__name__
         if isinstance(error, TrainingFailed):  # a pruned trial teaches TPE to keep away, a failed one nothing
             state, reason = TrialState.PRUNED, f"diverged: {reason}"
         if is_full(error):
             raise records.disk_full() from error  # no trial's failure: it stays as it is, and is taken up again
         if folder is not None and not records.encoder(folder.name).is_file():
-            write_json(folder / "failure.json", {"reason": reason, "traceback": traceback.format_exc()})
+            records.fail(folder.name, "", reason, traceback.format_exc())
         broken = isinstance(error, torch.AcceleratorError)
     if folder is not None and _stored(study, trial).user_attrs.get("began") == folder.name:
         (folder / "checkpoint.pt").unlink(missing_ok=True)  # nobody will want it, and there are many

@@ -69,7 +69,7 @@ def _pull_one(pieces: Queue, records: Records, tell: Tell) -> bool:
         try:
             with shared(work, records):
                 execute(work, records, lambda kind, details: tell((kind, work.key, details)))
-        except Exception as error:
+        except Exception as error:  # of any kind: this piece failed, and is told so; the others go on
             if is_full(error):
                 raise records.disk_full() from error
             pieces.fail(claim)

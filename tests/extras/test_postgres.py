@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import time
 
 import pytest
@@ -14,16 +11,10 @@ from sweeps import run
 from sweeps.records import Records
 from sweeps.supervise import run_all
 from sweeps.work_queue import Address, Queue
-from tests.sweeps.pulling import Noting, executed, trivial
+from tests.sweeps.pulling import Noting, executed, lose_a_worker, trivial
 
 # A queue is open for as long as its process lives; here many are opened in one.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-def take_and_die(address: Address) -> None:
-    """A worker on a machine that this one knows nothing of, and that loses its power."""
-    Queue(address).next().__enter__()
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(params=["journal", "postgresql"])
@@ -62,9 +53,7 @@ def test_a_worker_of_this_machine_that_dies_gives_its_piece_back_at_once(postgre
 def test_a_worker_elsewhere_whose_heart_stops_loses_its_piece(remote, tmp_path):
     queue = Queue(remote)
     queue.enqueue(trivial(2))
-    process = multiprocessing.get_context("forkserver").Process(target=take_and_die, args=(remote,))
-    process.start()
-    process.join()
+    lose_a_worker(remote)
     assert queue.give_back(3, lambda work: 0) == [], "it may still live"
     all_done(remote, tmp_path, cells=2, workers=1)
     assert executed(tmp_path) == {"cell0": 1, "cell1": 1}

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from skeletons.sources.demo import DemoSpec, generate
 from sweeps.records import Records
 from tests.sweeps.conftest import TINY
+from tests.sweeps.waiting import until, until_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(ROOT / "sweeps" / "run.py")
@@ -52,20 +52,13 @@ def test_who_is_killed_leaves_nobody_behind_and_the_same_command_goes_on(victim,
     command = [sys.executable, PROGRAM, *line, "ranks=2", f"runs={tmp_path / 'runs'}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folder = tmp_path / "runs" / undisturbed.parent.name
-    for _ in range(1200):
-        lines = folder / "metrics.jsonl"
-        if lines.is_file() and len(lines.read_text().splitlines()) >= 8:
-            break
-        time.sleep(0.05)
+    until_steps(folder, 8)
     (follower,) = followers_of(process.pid)
     os.kill(process.pid if victim == "first" else follower, signal.SIGKILL)
     said = process.communicate(timeout=60)[1]
     assert not (folder / "encoder.safetensors").is_file(), "the kill came too late to test anything"
-    for _ in range(100):
-        if not Path(f"/proc/{follower}").exists():
-            break
-        time.sleep(0.1)
-    assert not Path(f"/proc/{follower}").exists(), "a rank lives on without the first one"
+    gone = until(lambda: not Path(f"/proc/{follower}").exists(), 10)
+    assert gone, "a rank lives on without the first one"
     assert not Records(tmp_path / "runs").is_owned(folder.name)
     if victim == "follower":
         assert "rank 1 of 2 ended before the training did" in said

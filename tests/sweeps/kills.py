@@ -115,7 +115,7 @@ class Arena:
                     os.dup2(file.fileno(), 1)
                     os.dup2(file.fileno(), 2)
                 forks = multiprocessing.get_context("fork")
-                multiprocessing.get_context = lambda method=None: forks  # type: ignore[assignment, misc, return-value]
+                multiprocessing.get_context = lambda method=None: forks
                 from sweeps import run
 
                 status = run.main(self.line(name))

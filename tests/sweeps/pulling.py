@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -12,7 +13,7 @@ from methods.base import method_class
 from sweeps import workers
 from sweeps.config import Config
 from sweeps.plan import Work
-from sweeps.work_queue import Address
+from sweeps.work_queue import Address, Queue
 from sweeps.workers import Processes
 
 
@@ -46,6 +47,18 @@ class Noting(Processes):
     """Such workers, as processes."""
 
     target = staticmethod(note)
+
+
+def _take_and_die(address: Address) -> None:
+    Queue(address).next().__enter__()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lose_a_worker(address: Address) -> None:
+    """A worker of some other command takes a piece, and loses its power."""
+    process = multiprocessing.get_context("forkserver").Process(target=_take_and_die, args=(address,))
+    process.start()
+    process.join()
 
 
 def executed(root: Path) -> Counter[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
 
 import pytest
@@ -14,12 +12,7 @@ from sweeps.records import Records
 from sweeps.storage import check_storage, open_storage, take
 from sweeps.supervise import run_all
 from sweeps.work_queue import Address, Queue
-from tests.sweeps.pulling import Noting, executed, trivial
-
-
-def take_and_die(address):
-    Queue(address).next().__enter__()
-    os.kill(os.getpid(), signal.SIGKILL)
+from tests.sweeps.pulling import Noting, executed, lose_a_worker, trivial
 
 
 @pytest.fixture
@@ -61,9 +54,7 @@ def test_what_a_killed_sweep_had_taken_is_not_held_against_it(address, tmp_path)
     """The command itself was killed: its pieces are free at once, and have lost nothing."""
     queue = Queue(address)
     queue.enqueue(trivial(2))
-    process = multiprocessing.get_context("forkserver").Process(target=take_and_die, args=(address,))
-    process.start()
-    process.join()
+    lose_a_worker(address)
     assert len(queue.trials("RUNNING")) == 1
     run(address, tmp_path, trivial(2), workers=1)
     assert executed(tmp_path) == {"cell0": 1, "cell1": 1}
@@ -88,7 +79,7 @@ def test_a_piece_that_gets_further_may_lose_its_worker_again_and_again(address):
     for steps in (1, 2, 3, 4):
         with queue.next():
             pass
-        assert queue.give_back(2, lambda work: steps)[0][1] == 1  # noqa: B023
+        assert queue.give_back(2, lambda work, steps=steps: steps)[0][1] == 1
     with queue.next():
         pass
     assert queue.give_back(2, lambda work: 4)[0][1] == 2 and not queue.trials("WAITING")

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from methods.checkpoint import load_encoder
 from sweeps import execute, run
 from sweeps.records import Records
+from tests.sweeps.waiting import until, until_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,20 +106,13 @@ def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_weights(tiny, tmp_path
         [sys.executable, str(ROOT / "sweeps" / "run.py"), *killed], stdout=subprocess.PIPE, start_new_session=True
     )
     folder = tmp_path / "killed" / undisturbed.parent.name
-    for _ in range(600):
-        lines = folder / "metrics.jsonl"
-        if lines.is_file() and len(lines.read_text().splitlines()) >= 8:
-            break
-        time.sleep(0.05)
+    until_steps(folder, 8)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
     assert not (folder / "encoder.safetensors").is_file(), "the kill came too late to test anything"
-    for _ in range(100):
-        if not Records(tmp_path / "killed").is_owned(folder.name):
-            break
-        time.sleep(0.1)
-    assert not Records(tmp_path / "killed").is_owned(folder.name), "a worker lives on after its parent died"
+    gone = until(lambda: not Records(tmp_path / "killed").is_owned(folder.name), 10)
+    assert gone, "a worker lives on after its parent died"
 
     again = call(killed)
     assert again.returncode == 0, again.stderr
