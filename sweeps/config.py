@@ -105,8 +105,8 @@ class LaunchConfig:
     """What a worker elsewhere gets (`launcher=slurm` or `ray`), and how patient the command is with workers.
 
     Attributes:
-        cpus: cores of each worker; 0 means one for each of a run's threads.
-        gpus: of each worker.
+        cpus: cores of each worker; 0 means one for each thread of each of a run's ranks.
+        gpus: of each worker; with ranks, at least as many.
         memory: gigabytes of each worker; 0 leaves it to the cluster.
         hours: time limit of a Slurm job. A run that it cuts off goes on from its checkpoint in the next job.
         partition, account: of Slurm; empty leaves it to the cluster.

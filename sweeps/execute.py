@@ -79,6 +79,15 @@ def failure_of(work: Work, records: Records) -> str | None:
     return found["reason"] if found else None
 
 
+def fail(work: Work, records: Records, reason: str, trace: str = "") -> None:
+    """Put on file why a piece of work failed, where nothing says so yet: at its encoder or its first missing result."""
+    if records.complete(work.pretraining, work.results) or failure_of(work, records):
+        return
+    trained = work.raw or work.needs or records.encoder(work.pretraining).is_file()
+    missing = (j for j in work.results if records.result(work.pretraining, j) is None)
+    records.fail(work.pretraining, next(missing, "") if trained else "", reason, trace)
+
+
 def make_method(config: Config, data: Clips, train_clips: int, device: str) -> Method:
     """The method with its initial weights, a function of the seed alone."""
     torch.manual_seed(Draws(config.seeds[0], "weights").torch_seed())

@@ -105,7 +105,7 @@ class Forecast:
         """FLOPs a second of the nearest configuration that was run on such a device."""
         place = device_of(config).partition(":")[0], config.threads
         known = [run for run in self._runs if (run["hashed"]["device"], run["hashed"]["threads"]) == place]
-        known = [run for run in known if run["method"] == config.method.name] or known
+        known.sort(key=lambda run: run["method"] == config.method.name)  # those last, the newest at the very end
         for run in reversed(known):
             try:
                 its = from_yaml((self.records.run(run["identity"]) / "config.yaml").read_text())

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from sweeps.workers import Event, Launcher, Processes, ThisProcess, pull, take_g
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = ("local", "slurm", "ray")
+PASSED, SECRET = re.compile("PG|SKELBENCH_|MLFLOW_"), re.compile("PASSWORD|TOKEN|KEY|SECRET")
 POLL = 10.0  # seconds between two questions to Slurm
 
 
@@ -38,6 +41,8 @@ def check_launch(config: Config) -> None:
     for name, known in (("launcher", LAUNCHERS), ("launch.executor", ("slurm", "local")), ("retry", ("", "failed"))):
         if (given := select(config, name)) not in known:
             raise unknown(name, given, filter(None, known))
+    if 0 < config.launch.gpus < config.ranks:
+        raise BadInput(f"launch.gpus={config.launch.gpus} must be at least ranks={config.ranks}: each has its own GPU")
     check_storage(config.storage)
 
 
@@ -51,12 +56,14 @@ def make_launcher(config: Config, address: Address, works: Sequence[Work], recor
         return Slurm(config, address, works, records)
     if config.launcher == "ray":
         return Ray(config, address, works, records)
-    return ThisProcess(address, records.root) if workers == 1 else Processes(address, records.root, config.device)
+    if workers == 1:
+        return ThisProcess(address, records.root)
+    return Processes(partial(pull, address, records.root), config.device, config.ranks)
 
 
-def pull_elsewhere(address: Address, root: Path, slot: int, device: str, limit: int) -> None:
+def pull_elsewhere(address: Address, root: Path, slot: int, device: str, ranks: int, limit: int) -> None:
     """A worker on another machine: it also gives back what others there lost, in case no command is watching."""
-    take_gpu(slot, device)
+    take_gpu(slot, device, ranks)
     pieces, records = Queue(address), Records(root)
     while True:
         pull(address, root, lambda event: None)
@@ -108,13 +115,13 @@ class Elsewhere:
 
     def __init__(self, config: Config, address: Address, works: Sequence[Work], records: Records):
         self.launch: LaunchConfig = config.launch
-        self.cpus = self.launch.cpus or config.threads
-        self.address, self.root, self.device = address, records.root, config.device
+        self.cpus = self.launch.cpus or config.threads * config.ranks
+        self.address, self.root, self.device, self.ranks = address, records.root, config.device, config.ranks
         self.watch = Watch(address, works, records)
 
     def arguments(self, slot: int) -> tuple[Any, ...]:
         """Of `pull_elsewhere`."""
-        return self.address, self.root, slot, self.device, self.launch.lost
+        return self.address, self.root, slot, self.device, self.ranks, self.launch.lost
 
     def events(self, timeout: float) -> Iterator[Event]:
         time.sleep(max(timeout, 0.1))
@@ -196,13 +203,14 @@ def _why(job: Any) -> str:
 
 
 class Ray(Elsewhere):
-    """Tasks of a Ray cluster, which gives them their GPUs."""
+    """Tasks of a Ray cluster, which gives them their GPUs. They get this machine's settings of PostgreSQL and MLflow,
+    but no secrets, which Ray would show: those are in ~/.pgpass, or in the environment of each node's `ray start`."""
 
     def __init__(self, config: Config, address: Address, works: Sequence[Work], records: Records):
         super().__init__(config, address, works, records)
         ray = optional("ray", "ray", "launcher=ray")
         self.ray, self.tasks = ray, dict[int, Any]()
-        passed = {k: v for k, v in os.environ.items() if k.startswith(("PG", "SKELBENCH_", "MLFLOW_"))}
+        passed = {k: v for k, v in os.environ.items() if PASSED.match(k) and not SECRET.search(k)}
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         about: dict[str, Any] = {
             "runtime_env": {"env_vars": passed},

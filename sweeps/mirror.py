@@ -21,7 +21,7 @@ from sweeps.execute import metrics_of
 from sweeps.model import register, save_model
 from sweeps.plan import UNTRAINED, Work, poolings_of
 from sweeps.records import Records, provenance, read_json, write_json
-from sweeps.tracking import all_runs, alone, experiment_called, open_client, tracking_uri, where_tag
+from sweeps.tracking import all_runs, alone, experiment_called, open_client, shown_uri, where_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +84,7 @@ class Mirror:
         self._later(self._end, files)
         self._thread.shutdown()
         if self.trouble:
-            what = f"MLflow ({tracking_uri(self.folder)}) does not show everything: {self.trouble}"
+            what = f"MLflow ({shown_uri(self.folder)}) does not show everything: {self.trouble}"
             print(f"{what}; the records are complete, and the same command tries again", file=sys.stderr)
 
     def _later(self, task: Callable[..., None], *arguments: Any) -> None:
@@ -99,7 +99,7 @@ class Mirror:
 
     def _marked(self) -> dict[str, Any]:
         """What is shown already: `done` (key -> state), and whether the parent has `ended`."""
-        at = tracking_uri(self.folder)
+        at = shown_uri(self.folder)
         marks = read_json(self.marks) or {}
         lost = at.startswith("sqlite") and not Path(at.removeprefix("sqlite:///")).is_file()
         return marks if marks.get("at") == at and not lost else {"at": at, "done": {}, "ended": False}

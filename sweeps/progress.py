@@ -87,7 +87,8 @@ class Progress:
         return f"about {in_words(left)} left" if left else "done" if self.done == self.total else ""
 
     def _log(self, kind: str, key: str, row: dict[str, Any]) -> None:
-        what = " ".join(str(row.get(k, "")) for k in ("cell", "split")) + f" seed {row.get('seed', '')}"
+        what = " ".join(str(row[k]) for k in ("cell", "split") if k in row) or "a worker"
+        what += f" seed {row['seed']}" if "seed" in row else ""
         text = {
             "training": lambda: (
                 f"step {row['step']}/{row['steps']}  loss {row['loss']:.3f}  kNN {row['knn']:.1f}  "
@@ -97,7 +98,7 @@ class Progress:
             "finished": lambda: f"finished in {row['seconds']:.0f} s ({self.done}/{self.total}; {self._when()})",
             "failed": lambda: f"FAILED: {row['reason']}",
             "given back": lambda: f"given back: {row['reason']}",
-            "died": lambda: f"FAILED: {row['reason']}",
+            "died": lambda: f"died ({row['reason']}); another takes its place",
         }.get(kind, lambda: kind)()
         print(f"[{time.monotonic() - self.began:6.0f} s] {what}: {text}", flush=True)
 

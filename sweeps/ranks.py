@@ -8,7 +8,8 @@ Rank 0 is whoever does the work: it owns the run's folder, its lock, checkpoints
 told a configuration and a folder, trains the same from the same checkpoint, and writes nothing; it ends when rank 0
 does, however that ends. Each training has a process group of its own, so that one which broke leaves nothing behind.
 
-On GPUs each rank of a machine has one, from `device` on, and they talk through NCCL; never run yet, for want of two.
+On GPUs each rank of a machine has one, from the worker's on, and they talk through NCCL; not run
+yet, for want of two.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -53,20 +55,29 @@ def check(config: Config) -> None:
 
 
 def device_here(config: Config) -> str:
-    """The device of this process: of the GPUs from `device` on, each rank of a machine has its own.
+    """The device of this process: of the GPUs from the first on, each rank of a machine has its own.
 
     Raises:
         BadInput: there are not so many.
     """
-    device = device_of(config)
-    if distributed.world() == 1 or not device.startswith("cuda"):
-        return device
+    if distributed.world() == 1 or not device_of(config).startswith("cuda"):
+        return device_of(config)
     here = int(os.environ["LOCAL_RANK"]) if dist.is_torchelastic_launched() else distributed.rank()
-    own = int(device.partition(":")[2] or 0) + here
+    first = _first_gpu(config)
+    own = int(first.partition(":")[2]) + here
     if own >= torch.cuda.device_count():
-        raise BadInput(f"ranks={config.ranks} from device={config.device} on: there is no cuda:{own}")
+        raise BadInput(f"ranks={config.ranks} from {first} on: there is no cuda:{own}")
     torch.cuda.set_device(own)
     return f"cuda:{own}"
+
+
+def _first_gpu(config: Config) -> str:
+    """The device of rank 0: as named, else the one that `take_gpu` gave this worker. Under torchrun, which has one
+    worker, the first: there each rank asks for itself."""
+    device = device_of(config)
+    if device != "cuda":
+        return device
+    return f"cuda:{0 if dist.is_torchelastic_launched() else torch.cuda.current_device()}"
 
 
 @contextmanager
@@ -93,7 +104,11 @@ def together(config: Config, folder: Path, identity: str) -> Iterator[None]:
             store = dist.FileStore(str(apart / "store"), config.ranks)
             followers = [stack.enter_context(_follower(r, config.ranks, apart)) for r in range(1, config.ranks)]
         number = store.add("trainings", 1) - 1
-        work = {"config": to_yaml(config), "folder": str(folder), "identity": identity}
+        work = {
+            "config": to_yaml(replace(config, device=_first_gpu(config))),
+            "folder": str(folder),
+            "identity": identity,
+        }
         store.set(f"training {number}", json.dumps(work))
         _meet(store, number, config.ranks, followers)
         with _group(store, number, 0, config):

@@ -30,7 +30,7 @@ from methods.base import support_matrix
 from skeletons.errors import command
 from sweeps.config import Config
 from sweeps.execute import failure_of
-from sweeps.identity import device_of, digest
+from sweeps.identity import digest
 from sweeps.launchers import check_launch
 from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
@@ -99,7 +99,7 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
         print(line + what + (f", {in_words(cost.seconds)}{about}" if cost.seconds else ""))
     print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
     if missing:
-        workers = worker_count(config.workers, config.threads * config.ranks, len(missing), device_of(config))
+        workers = worker_count(config, len(missing))
         times = [cost.seconds for cost in expected.values()]
         known = [seconds for seconds in times if seconds is not None]
         # No worker can share its longest piece with another.
@@ -170,15 +170,17 @@ def _left(work: Work, records: Records) -> str:
 
 def _run(config: Config, works: Sequence[Work], records: Records, name: str, mirror: Mirror) -> None:
     """Do these works."""
+    from sweeps.workers import prepare, worker_count
+
+    workers = worker_count(config, len(works))
+    if workers > 1 and config.launcher == "local":
+        prepare()  # they import torch while this process goes on
     from sweeps.forecast import Forecast
     from sweeps.launchers import make_launcher
     from sweeps.supervise import run_all
     from sweeps.work_queue import Address, Queue
-    from sweeps.workers import worker_count
 
     address = Address(config.storage, name, records.root / "studies" / f"{name}.log", config.launch.grace)
-    asked = config.workers or (0 if config.launcher == "local" else max(1, len(works)))
-    workers = worker_count(asked, config.threads * config.ranks, len(works), device_of(config))
     for work in works:
         records.forget_failure(work.pretraining, work.results)
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(works).items()}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from skeletons.errors import BadInput
 from skeletons.whole import is_full
-from sweeps.execute import metrics_of
+from sweeps.execute import fail, metrics_of
 from sweeps.plan import Work
 from sweeps.records import Records
 from sweeps.work_queue import Queue
@@ -99,7 +99,5 @@ def return_lost(
             yield "given back", work.key, {**told, "reason": why}
         elif not records.complete(work.pretraining, work.results):
             reason = f"lost its worker {lost} times ({why})"
-            trained = work.raw or work.needs or records.encoder(work.pretraining).is_file()
-            missing = (j for j in work.results if records.result(work.pretraining, j) is None)
-            records.fail(work.pretraining, next(missing, "") if trained else "", reason)
+            fail(work, records, reason)
             yield "failed", work.key, {**told, "reason": reason}

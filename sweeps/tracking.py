@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ def tracking_uri(folder: Path) -> str:
         folder: `runs/mlflow`, for where no server is named.
     """
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def shown_uri(folder: Path) -> str:
+    """`tracking_uri(folder)` as it is printed and written down: without whose it is, and their password."""
+    return re.sub("(?<=://)[^/@]*@", "", tracking_uri(folder))
 
 
 def open_client(folder: Path) -> MlflowClient:

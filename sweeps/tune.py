@@ -13,16 +13,13 @@ The best is written as a file for `python sweeps/run.py tuned=PATH`.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,14 +32,17 @@ from methods.base import method_class
 from methods.trainer import steps_in
 from skeletons.errors import BadInput, command, unknown
 from sweeps.budget import step_seconds
-from sweeps.identity import data_of, device_of
+from sweeps.config import Config
+from sweeps.identity import data_of
 from sweeps.plan import Work
 from sweeps.progress import Progress
 from sweeps.spaces import Space, fit_space, read_space
 from sweeps.studies import best_file, conclude, summary
+from sweeps.supervise import FRUITLESS
+from sweeps.trial import work_through
 from sweeps.tuned import with_tuned
-from sweeps.tuning import Event, Search, open_search, study_name, to_do, work_through, works_of
-from sweeps.workers import worker_count
+from sweeps.tuning import Search, open_search, study_name, to_do, works_of
+from sweeps.workers import GPU_LOST, Event, Processes, Tell, worker_count, worker_name
 
 OWN = {"tune": "optimizer", "trials": "50", "score": "linear_fast", "retry": ""}
 
@@ -80,6 +80,7 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
     space = fit_space(space, config, said)
     name = study_name(works, space)
     search = Search(name, given, space, own["score"], int(own["trials"]), Path(config.runs).resolve())
+    search = replace(search, command=f"{worker_name(os.getpid())} {time.time()}", limit=config.launch.lost)
     if own["retry"] and search.journal.is_file():
         failed = [t.number for t in open_search(search).get_trials(deepcopy=False) if t.state.name == "FAIL"]
         search = replace(search, again=tuple(failed))
@@ -97,7 +98,7 @@ def show_plan(search: Search, works: list[Work]) -> None:
     left = to_do(search, open_search(search)) if there else search.trials
     print(f"{search.name}: {search.trials} trials of seeds {[w.seed for w in works]}; there: {counts}; {left} to do")
     seconds, how = _expected(there, works)
-    workers = _workers(works[0], left)
+    workers = worker_count(works[0].config, left)
     print(f"expected: {left * seconds / workers / 60:.0f} min on {workers} worker(s), {seconds:.0f} s a trial ({how})")
 
 
@@ -122,11 +123,6 @@ def _show_space(space: Space) -> None:
         print(f"  left as it is, {reason}: {', '.join(k for k, r in space.dropped.items() if r == reason)}")
 
 
-def _workers(work: Work, left: int) -> int:
-    config = work.config
-    return worker_count(config.workers, config.threads, max(1, left), device_of(config))
-
-
 def main(line: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
     if any(o in ("-h", "--help") for o in line):
@@ -141,61 +137,53 @@ def main(line: Sequence[str]) -> int:
     study = open_search(search)
     written = "python sweeps/tune.py " + " ".join(line)
     left = to_do(search, study)
-    died: list[str] = []
     if left > 0:
-        workers = _workers(works[0], left)
+        workers = worker_count(works[0].config, left)
         with Progress(left, workers) as progress:
 
             def tell(event: Event) -> None:
                 progress.event(*event)
                 if event[0] in ("finished", "failed"):
                     conclude(search, works, study, written)
-                if event[0] == "died":
-                    died.append(event[2]["reason"])
 
-            run_all(search, workers, tell)
+            run_all(search, works[0].config, workers, tell)
     found = conclude(search, works, study, written)
     print(summary(found, best_file(search)))
     sys.stdout.flush()
     drawing = [sys.executable, str(ROOT / "reports" / "figures.py"), "figure=tuning", f"study={search.name}"]
-    shown = subprocess.run([*drawing, f"runs={search.root}"]).returncode if found["best"] is not None else 1
-    for reason in died:
-        print(f"failed: {reason}", file=sys.stderr)
-    return 1 if died else shown
+    return subprocess.run([*drawing, f"runs={search.root}"]).returncode if found["best"] is not None else 1
 
 
-def run_all(search: Search, workers: int, tell: Callable[[Event], None]) -> None:
-    """Carry out what is left and tell of it; one worker is this process."""
+def run_all(search: Search, config: Config, workers: int, tell: Tell) -> None:
+    """Carry out what is left and tell of it; one worker is this process. Another one takes the place of one that dies.
+
+    Raises:
+        BadInput: the disk is full, or workers die before they do anything.
+    """
     if workers == 1:
-        work_through(search, tell)
+        try:
+            work_through(search, tell)
+        except SystemExit as error:
+            raise BadInput(GPU_LOST) from error
         return
-    context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    processes = [context.Process(target=_child, args=(search, events), daemon=True) for _ in range(workers)]
-    for process in processes:
-        process.start()
+    processes, fruitless = Processes(partial(work_through, search), config.device, config.ranks), 0
     try:
-        while any(p.is_alive() for p in processes) or not events.empty():
-            with suppress(queue.Empty):
-                tell(events.get(timeout=0.5))
+        processes.start(range(workers))
+        while processes.workers:
+            for event in processes.events(0.5):
+                if event[0] == "stopped":
+                    raise BadInput(event[2]["reason"])
+                fruitless = 0
+                tell(event)
+            died = {slot: reason for slot, (_, reason) in processes.ended().items() if reason}
+            fruitless += len(died)
+            if fruitless >= FRUITLESS:
+                raise BadInput(f"workers die before they do anything ({[*died.values()][-1]})")
+            for reason in died.values():
+                tell(("died", "", {"reason": reason}))
+            processes.start([*died])
     finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-    if dead := [p.exitcode for p in processes if p.exitcode]:
-        reason = f"{len(dead)} worker(s) died (exit status {dead[0]}); the same command goes on"
-        tell(("died", "", {"reason": reason}))
-
-
-def _child(search: Search, events: Any) -> None:
-    """A worker process; it does not outlive its parent, even one that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    try:
-        work_through(search, events.put)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        processes.close()
 
 
 if __name__ == "__main__":

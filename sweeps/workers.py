@@ -12,20 +12,25 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 from skeletons.errors import BadInput
 from skeletons.whole import is_full
-from sweeps.execute import execute
+from sweeps.config import Config
+from sweeps.execute import execute, fail
+from sweeps.identity import device_of
 from sweeps.records import Records
 from sweeps.remote import shared
 from sweeps.work_queue import Address, Queue, worker_name
 
 Event = tuple[str, str, dict[str, Any]]  # kind, key of the work, details
 Tell = Callable[[Event], None]
+GPU_LOST = "this process can use its GPU no more; the same command goes on with the rest"
 
 
 class Launcher(Protocol):
@@ -72,8 +77,10 @@ def _pull_one(pieces: Queue, records: Records, tell: Tell) -> bool:
         except Exception as error:  # of any kind: this piece failed, and is told so; the others go on
             if is_full(error):
                 raise records.disk_full() from error
+            reason = str(error) or type(error).__name__
+            fail(work, records, reason, traceback.format_exc())  # e.g. the server of the records was away
             pieces.fail(claim)
-            tell(("failed", work.key, {"reason": str(error) or type(error).__name__}))
+            tell(("failed", work.key, {"reason": reason}))
             if isinstance(error, torch.AcceleratorError):
                 sys.exit(1)  # this process can use its GPU no more; another worker takes its place
             return True
@@ -83,47 +90,56 @@ def _pull_one(pieces: Queue, records: Records, tell: Tell) -> bool:
     return True
 
 
-def take_gpu(slot: int, device: str) -> None:
-    """Make "cuda" mean the GPU of a slot, round robin; a GPU that was named stays."""
+def take_gpu(slot: int, device: str, ranks: int = 1) -> None:
+    """Make "cuda" mean the GPU of a slot, or the first of its `ranks`, round robin; a GPU that was named stays."""
     import torch
 
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        torch.cuda.set_device(slot % torch.cuda.device_count())
+        torch.cuda.set_device(slot * ranks % torch.cuda.device_count())
 
 
-def _child(address: Address, root: Path, slot: int, device: str, events: Connection) -> None:
+def _child(job: Callable[[Tell], None], slot: int, device: str, ranks: int, events: Connection) -> None:
     """A worker process; it does not outlive its parent, even one that was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     try:
-        take_gpu(slot, device)
-        pull(address, root, events.send)
+        take_gpu(slot, device, ranks)
+        job(events.send)
     except BadInput as error:
         events.send(("stopped", "", {"reason": str(error)}))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
+def prepare() -> None:
+    """Begin to import what worker processes need, in the process that they will be forks of."""
+    multiprocessing.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])
+    forkserver.ensure_running()
+
+
 class Processes:
     """Workers as processes of this machine.
 
     Each has a pipe of its own: a queue that all share has a lock that a killed worker would take with it.
+
+    Args:
+        job: what each of them does; it is given where to tell of events.
+        device: as in a configuration.
+        ranks: GPUs that a worker needs.
     """
 
-    target = staticmethod(_child)
-
-    def __init__(self, address: Address, root: Path, device: str):
-        self.address, self.root, self.device = address, root, device
+    def __init__(self, job: Callable[[Tell], None], device: str, ranks: int = 1):
+        self.job, self.device, self.ranks = job, device, ranks
         self.workers: dict[int, tuple[Any, Connection]] = {}
 
     def start(self, slots: Sequence[int]) -> None:
+        prepare()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])  # imported once for all workers
         for slot in slots:
             ours, theirs = context.Pipe(duplex=False)
-            arguments = (self.address, self.root, slot, self.device, theirs)
-            process = context.Process(target=self.target, args=arguments, daemon=True)
+            arguments = (self.job, slot, self.device, self.ranks, theirs)
+            process = context.Process(target=_child, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self.workers[slot] = process, ours
@@ -194,7 +210,7 @@ class ThisProcess:
             return {}
         self.thread = None
         if isinstance(self.error, SystemExit):
-            raise BadInput("this process can use its GPU no more; the same command goes on with the rest")
+            raise BadInput(GPU_LOST)
         if self.error is not None:
             raise self.error
         return {0: (worker_name(os.getpid()), "")}
@@ -216,12 +232,14 @@ def how_it_died(status: int | None) -> str:
     return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def worker_count(asked: int, threads: int, works: int, device: str) -> int:
-    """Processes to start: as asked, or one for each GPU, or for each `threads` cores."""
+def worker_count(config: Config, works: int) -> int:
+    """Workers for so many works: as asked; or as many as there are works, where a cluster shares out its machines; or,
+    here, one for each GPU or core that a work does not share with another."""
     import torch
 
-    if asked > 0:
-        return min(asked, max(1, works))
+    works, device = max(1, works), device_of(config)
+    if config.workers > 0 or config.launcher != "local":
+        return min(config.workers or works, works)
     if device.startswith("cuda"):
-        return max(1, min(works, torch.cuda.device_count())) if device == "cuda" else 1
-    return max(1, min(works, len(os.sched_getaffinity(0)) // max(1, threads)))
+        return max(1, min(works, torch.cuda.device_count() // config.ranks)) if device == "cuda" else 1
+    return max(1, min(works, len(os.sched_getaffinity(0)) // max(1, config.threads * config.ranks)))

@@ -11,7 +11,7 @@ from sweeps import run
 from sweeps.records import Records
 from sweeps.supervise import run_all
 from sweeps.work_queue import Address, Queue
-from tests.sweeps.pulling import Noting, executed, lose_a_worker, trivial
+from tests.sweeps.pulling import executed, lose_a_worker, noting, trivial
 
 # A queue is open for as long as its process lives; here many are opened in one.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -29,7 +29,7 @@ def remote(postgres, tmp_path) -> Address:
 
 
 def all_done(address, tmp_path, cells, workers):
-    launcher = Noting(address, tmp_path, "cpu")
+    launcher = noting(address, tmp_path)
     return list(run_all(Queue(address), trivial(cells), Records(tmp_path), launcher, workers, limit=3))
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 from methods.base import method_class
@@ -14,7 +14,7 @@ from sweeps import workers
 from sweeps.config import Config
 from sweeps.plan import Work
 from sweeps.work_queue import Address, Queue
-from sweeps.workers import Processes
+from sweeps.workers import Processes, Tell
 
 
 def trivial(cells: int) -> list[Work]:
@@ -25,8 +25,8 @@ def trivial(cells: int) -> list[Work]:
     ]
 
 
-def note(address: Address, root: Path, slot: int, device: str, events: Connection) -> None:
-    """What a worker process runs instead of `workers._child`: a piece is noted with one append, and done.
+def note(address: Address, root: Path, tell: Tell) -> None:
+    """What a worker does instead of `workers.pull`: a piece is noted with one append, and done.
 
     A piece for which there is a file `kill-CELL` kills its worker, once for each letter in that file.
     """
@@ -40,13 +40,12 @@ def note(address: Address, root: Path, slot: int, device: str, events: Connectio
             os.kill(os.getpid(), signal.SIGKILL)
 
     workers.execute = execute
-    workers._child(address, root, slot, device, events)
+    workers.pull(address, root, tell)
 
 
-class Noting(Processes):
+def noting(address: Address, root: Path) -> Processes:
     """Such workers, as processes."""
-
-    target = staticmethod(note)
+    return Processes(partial(note, address, root), "cpu")
 
 
 def _take_and_die(address: Address) -> None:

@@ -59,6 +59,16 @@ def test_what_was_never_run_is_told_by_its_flops(planned):
     assert uncounted[short.key].seconds == known.seconds and uncounted[long.key].seconds is None
 
 
+def test_where_the_methods_own_runs_cannot_be_read_any_more_another_methods_tell(planned):
+    records, (gone, wanted) = planned("method=mamp", "grid.train.lr=0.1,0.2")
+    _, (other,) = planned("method=skeletonmae")
+    ran(records, gone, 16.0)
+    (records.run(gone.pretraining) / "config.yaml").write_text("an: older version's")
+    assert Forecast(records).of([wanted])[wanted.key].seconds is None
+    ran(records, other, 16.0)
+    assert Forecast(records).of([wanted])[wanted.key].seconds > 0
+
+
 def test_another_machines_speed_says_nothing(planned):
     records, (work,) = planned("method=mamp")
     ran(records, work, 16.0)

@@ -8,11 +8,14 @@ import time
 import pytest
 
 from skeletons.errors import BadInput
+from sweeps.config import compose
+from sweeps.launchers import check_launch
 from sweeps.records import Records
 from sweeps.storage import check_storage, open_storage, take
 from sweeps.supervise import run_all
 from sweeps.work_queue import Address, Queue
-from tests.sweeps.pulling import Noting, executed, lose_a_worker, trivial
+from sweeps.workers import worker_count
+from tests.sweeps.pulling import executed, lose_a_worker, noting, trivial
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def address(tmp_path) -> Address:
 
 
 def run(address, tmp_path, works, workers, limit=3):
-    launcher = Noting(address, tmp_path, "cpu")
+    launcher = noting(address, tmp_path)
     return list(run_all(Queue(address), works, Records(tmp_path), launcher, workers, limit))
 
 
@@ -159,8 +162,33 @@ def test_gpus_are_handed_out_round_robin(monkeypatch):
 
     taken: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    for slot, device in enumerate(("auto", "cuda", "auto", "cuda:0", "cpu")):
+    for slot, device in enumerate(("auto", "cuda", "auto", "cuda:0", "cpu", "cuda")):
         take_gpu(slot, device)
-    assert taken == [0, 1, 0]
+    assert taken == [0, 1, 2, 1]
+    for slot in range(3):
+        take_gpu(slot, "cuda", ranks=2)
+    assert taken[4:] == [0, 2, 0], "each training has two of the four"
+
+
+@pytest.mark.parametrize(
+    ("asked", "works", "count"),
+    [
+        (["workers=3"], 9, 3),
+        (["workers=3"], 2, 2),
+        (["workers=0", "threads=1"], 9, 4),
+        (["workers=0", "threads=2"], 9, 2),
+        (["workers=0", "threads=1", "ranks=2"], 9, 2),
+        (["workers=0", "launcher=slurm"], 9, 9),
+        (["workers=0", "threads=1"], 0, 1),
+    ],
+)
+def test_there_are_as_many_workers_as_work_and_machine_allow(asked, works, count, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    assert worker_count(compose([*asked, "device=cpu"]), works) == count
+
+
+def test_a_cluster_gives_each_rank_its_gpu():
+    with pytest.raises(BadInput, match=r"launch\.gpus=1 must be at least ranks=2"):
+        check_launch(compose(["launcher=slurm", "launch.gpus=1", "ranks=2"]))

@@ -13,7 +13,9 @@ from sweeps import remote
 from sweeps.config import Config
 from sweeps.records import Records, write_json
 from sweeps.remote import fetch, fetch_for_reports, identities_of, is_shared, pull, push, push_plan, shared
-from sweeps.tracking import all_runs, experiment_called, open_client
+from sweeps.tracking import all_runs, experiment_called, open_client, shown_uri, tracking_uri
+from sweeps.work_queue import Address, Queue
+from sweeps.workers import pull as pull_work
 from tests.sweeps.works import done, plan, work
 
 
@@ -145,3 +147,26 @@ def test_files_stay_files_unless_asked_and_a_server_must_be_named(monkeypatch):
         is_shared(Config(records="mlflow"))
     with pytest.raises(BadInput, match="did you mean 'mlflow'"):
         is_shared(Config(records="mlflo"))
+
+
+def test_a_server_that_is_away_when_a_piece_begins_fails_it_with_a_reason_on_file(machines, monkeypatch):
+    a, _ = machines
+    one = work("away")
+    one = replace(one, config=replace(one.config, records="mlflow"))
+
+    def away(*_):
+        raise ConnectionError("connection refused")
+
+    monkeypatch.setattr(remote, "pull", away)
+    address, told = Address("journal", "away", a.root / "studies" / "away.log"), []
+    Queue(address).enqueue([one])
+    pull_work(address, a.root, told.append)
+    assert [kind for kind, *_ in told] == ["started", "failed"]
+    assert a.failure(one.pretraining)["reason"] == "connection refused"
+    assert "ConnectionError" in a.failure(one.pretraining)["traceback"]
+
+
+def test_whose_server_it_is_and_their_password_are_not_written_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://somebody:secret@example.org:5000/a@b")
+    assert shown_uri(tmp_path) == "https://example.org:5000/a@b"
+    assert tracking_uri(tmp_path).startswith("https://somebody:secret@")

@@ -18,12 +18,13 @@ import pytest
 
 from methods.base import all_methods
 from skeletons.errors import BadInput
-from sweeps import identity, run, tune, tuning
+from sweeps import identity, run, trial, tune, tuning
 from sweeps.config import Config, compose, options, select
 from sweeps.plan import make_plan
 from sweeps.records import Records, read_json
 from sweeps.spaces import fit_space, read_space
 from sweeps.tuned import read_tuned, with_tuned, write_tuned
+from sweeps.workers import Event, Tell
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("method=mamp", "tune=optimizer", "score=retrieval", "train.evaluations=2")
@@ -62,14 +63,14 @@ def pretended(line, monkeypatch):
 
     monkeypatch.setattr(tuning, "works_of", works_of)
     monkeypatch.setattr(tune, "works_of", works_of)
-    monkeypatch.setattr(tuning, "pretrain", pretrain)
-    monkeypatch.setattr(tuning, "validation", lambda work, records: {"value": quality(work)})
+    monkeypatch.setattr(trial, "pretrain", pretrain)
+    monkeypatch.setattr(trial, "validation", lambda work, records: {"value": quality(work)})
 
 
-def searched(line: list[str], folder: Path, tell=lambda event: None) -> list:
+def searched(line: list[str], folder: Path, tell: Tell = lambda event: None) -> list:
     """All trials of the command with its runs in a folder of their own."""
     search, _ = tune.make_search([*(o for o in line if not o.startswith("runs=")), f"runs={folder}"])
-    tuning.work_through(search, tell)
+    trial.work_through(search, tell)
     return tuning.open_search(search).get_trials(deepcopy=False)
 
 
@@ -172,7 +173,7 @@ def test_what_diverges_is_kept_away_from_and_what_fails_is_done_again_when_asked
     assert all(t.state.name == "COMPLETE" for t in trials if t not in wild)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "validation", lambda work, records: 1 / 0)
+        patch.setattr(trial, "validation", lambda work, records: 1 / 0)
         failed = searched(line, tmp_path / "failing")
         assert [t.state.name for t in failed if t not in wild].count("FAIL") == 6 - len(wild)
     assert plain(searched(line, tmp_path / "failing")) == plain(failed), "not without being asked"
@@ -197,11 +198,44 @@ def test_two_workers_that_are_killed_lose_no_trial_and_double_none(line, tmp_pat
     while any(records.is_owned(path.parent.name) for path in search.root.glob("*/.lock")):
         time.sleep(0.05)  # its workers end with it
     before = tuning.open_search(search).get_trials(deepcopy=False)
-    tuning.work_through(search, lambda event: None)
+    trial.work_through(search, lambda event: None)
     after = tuning.open_search(search).get_trials(deepcopy=False)
     assert [t.state.name for t in after] == ["COMPLETE"] * 3 and [t.number for t in after] == [0, 1, 2]
     assert [t.params for t in after[: len(before)]] == [t.params for t in before]
     assert {t.user_attrs["runs"][0] for t in after} == {p.parent.name for p in search.root.glob("*/run.json")}
+
+
+def deadly(search: tuning.Search, tell: Tell) -> None:
+    """Works through the trials like any worker, but dies of the first one, as often as a file has letters."""
+    pretrain, left = trial.pretrain, search.root / "deadly"
+    start = search.works(search.space.start)[0].pretraining
+
+    def dying(work, folder, report):
+        if work.pretraining == start and (letters := left.read_text()):
+            left.write_text(letters[1:])
+            os.kill(os.getpid(), signal.SIGKILL)
+        pretrain(work, folder, report)
+
+    trial.pretrain = dying
+    trial.work_through(search, tell)
+
+
+@pytest.mark.parametrize(("deaths", "state", "reason"), [(1, "COMPLETE", None), (9, "FAIL", "lost its worker 3 times")])
+def test_a_worker_that_dies_is_replaced_and_a_trial_that_goes_on_killing_them_fails(
+    deaths, state, reason, line, tmp_path, monkeypatch
+):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "deadly").write_text("x" * deaths)
+    monkeypatch.setattr(tune, "work_through", deadly)
+    search, works = tune.make_search([*line, "trials=3"])
+    events: list[Event] = []
+    tune.run_all(search, works[0].config, 2, events.append)
+    found = tuning.open_search(search).get_trials(deepcopy=False)
+    assert [t.state.name for t in found] == [state, "COMPLETE", "COMPLETE"]
+    assert found[0].user_attrs.get("reason") == reason
+    died = [details["reason"] for kind, _, details in events if kind == "died"]
+    assert len(died) == min(deaths, 3) and all("SIGKILL" in why for why in died)
+    assert [kind for kind, _, _ in events].count("failed") == (state == "FAIL")
 
 
 def test_a_table_takes_the_tuned_settings_and_what_is_said_beside_them_wins(line, tmp_path):
