@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reports.page import Gap, Picture
 from skeletons.errors import BadInput
@@ -40,47 +40,78 @@ OF_CLIPS = {
     "masks": "What each masking strategy hides",
     "augment": "Augmentations, aware and limited",
 }
-
 FEW = 12  # so many are drawn faster here than other processes start
 
 
-def pictures(plans: Sequence[dict[str, Any]], records: Records, out: Path) -> tuple[list[Picture], list[Gap]]:
-    """Every picture that these plans' records have, and those whose drawing failed."""
-    folder = out / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    asked: list[tuple[dict[str, Any], str, Path]] = []
-    for plan in plans:
-        drawn_from = _digest(plan, records)
-        asked += [(plan, figure, folder / f"{figure}-{plan['name']}-{drawn_from}.png") for figure in ON_PAGE]
-    for data in dict.fromkeys(plan["data"] for plan in plans):
-        drawn_from = hashlib.sha256(_code()).hexdigest()[:12]
-        shown = {"name": data, "data": data}
-        endings = {figure: "gif" if figure == "clips" else "png" for figure in OF_CLIPS}
-        asked += [(shown, figure, folder / f"{figure}-{data}-{drawn_from}.{endings[figure]}") for figure in OF_CLIPS]
-    todo = [(plan, str(records.root), figure, path) for plan, figure, path in asked if not path.exists()]
-    if len(todo) > FEW:
-        context = get_context("forkserver")
-        context.set_forkserver_preload(["reports.figures"])
-        with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), context) as pool:
-            failed = list(pool.map(_draw, *zip(*todo), chunksize=4))
-    else:
-        failed = [_draw(*one) for one in todo]
-    current = {path for *_, path in asked}
-    for path in folder.iterdir():  # of records or code that have changed
-        if path.suffix in (".png", ".gif") and path not in current:
-            path.unlink(missing_ok=True)
-    found = []
-    for plan, figure, path in asked:
-        if path.exists() and (content := path.read_bytes()):
+class Asked(NamedTuple):
+    """A picture to be drawn from a plan, or from the clips of its data."""
+
+    plan: dict[str, Any]
+    figure: str
+    path: Path
+
+
+class Drawing:
+    """Every picture that some plans' records have, drawn while this process does something else.
+
+    Args:
+        plans: of the page.
+        out: where the page will be.
+    """
+
+    def __init__(self, plans: Sequence[dict[str, Any]], records: Records, out: Path):
+        folder = out / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.asked: list[Asked] = []
+        for plan in plans:
+            digest = _digest(plan, records)
+            self.asked += [Asked(plan, figure, folder / f"{figure}-{plan['name']}-{digest}.png") for figure in ON_PAGE]
+        for data in dict.fromkeys(plan["data"] for plan in plans):
+            digest, shown = hashlib.sha256(_code()).hexdigest()[:12], {"name": data, "data": data}
+            for figure in OF_CLIPS:
+                ending = "gif" if figure == "clips" else "png"
+                self.asked.append(Asked(shown, figure, folder / f"{figure}-{data}-{digest}.{ending}"))
+        current = {asked.path for asked in self.asked}
+        for path in folder.iterdir():  # of records or code that have changed
+            if path.suffix in (".png", ".gif") and path not in current:
+                path.unlink(missing_ok=True)
+        self.root = str(records.root)
+        self.todo = _in_order([asked for asked in self.asked if not asked.path.exists()])
+        self.pool: ProcessPoolExecutor | None = None
+        if len(self.todo) > FEW:
+            context = get_context("forkserver")
+            context.set_forkserver_preload(["reports.figures"])
+            self.pool = ProcessPoolExecutor(min(os.cpu_count() or 1, 8), context)
+            self.drawn = [self.pool.submit(_draw, asked, self.root) for asked in self.todo]
+
+    def finished(self) -> tuple[list[Picture], list[Gap]]:
+        """The pictures, in the order of the page, and those whose drawing failed."""
+        if self.pool is None:
+            reasons = [_draw(asked, self.root) for asked in self.todo]
+        else:
+            reasons = [one.result() for one in self.drawn]
+            self.pool.shutdown()
+        said = zip(self.todo, reasons)
+        gaps = [Gap("Pictures", f"{asked.figure} of {asked.plan['name']}", why) for asked, why in said if why]
+        found = []
+        for plan, figure, path in self.asked:
+            if not path.exists() or not (content := path.read_bytes()):
+                continue
+            title, table = ON_PAGE.get(figure, ""), plan["name"]
             if figure in OF_CLIPS:
-                title = f"{OF_CLIPS[figure]}: {plan['data']}"
-                found.append(Picture(f"{figure}-{plan['name']}", title, content, _size(content)))
-            else:
-                found.append(
-                    Picture(f"{figure}-{plan['name']}", ON_PAGE[figure], content, _size(content), plan["name"])
-                )
-    said = zip(todo, failed)
-    return found, [Gap("Pictures", f"{figure} of {plan['name']}", why) for (plan, _, figure, _), why in said if why]
+                title, table = f"{OF_CLIPS[figure]}: {plan['data']}", ""
+            found.append(Picture(f"{figure}-{plan['name']}", title, content, _size(content), table))
+        return found, gaps
+
+
+def _in_order(todo: list[Asked]) -> list[Asked]:
+    """Those of clips first, which take longest; and soon one that counts FLOPs, which the like of it then know."""
+    order = [*OF_CLIPS, *ON_PAGE]
+    todo = sorted(todo, key=lambda asked: order.index(asked.figure))
+    if counting := [asked for asked in todo if asked.figure == "pareto"]:
+        todo.remove(counting[0])
+        todo.insert(1, counting[0])
+    return todo
 
 
 def _size(content: bytes) -> tuple[int, int]:
@@ -91,14 +122,17 @@ def _size(content: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _draw(plan: dict[str, Any], root: str, figure: str, path: Path) -> str:
+def _draw(asked: Asked, root: str) -> str:
     """Draw one; returns why it failed, or "". What a plan's records do not have leaves an empty file."""
+    plan, figure, path = asked
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     from reports.figures import FROM_CLIPS, FROM_RECORDS, MOVING
     from sweeps.config import compose
 
-    content, plain = io.BytesIO(), io.BytesIO()
+    content = io.BytesIO()
     try:
         with redirect_stdout(io.StringIO()):
             if path.suffix == ".gif":
@@ -109,9 +143,11 @@ def _draw(plan: dict[str, Any], root: str, figure: str, path: Path) -> str:
                 drawn = FROM_CLIPS[figure](compose([f"data={plan['data']}"]), {"figure": figure})
             else:
                 drawn = FROM_RECORDS[figure](plan, Records(root), {})
-            drawn.savefig(plain, dpi=DPI, format="png")
-        image = Image.open(plain).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
-        image.save(content, "png")
+            drawn.set_dpi(DPI)
+            canvas = FigureCanvasAgg(drawn)
+            canvas.draw()  # once; savefig would draw twice
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        image.quantize(256, method=Image.Quantize.FASTOCTREE).save(content, "png")
     except BadInput:
         pass
     except Exception as error:  # one picture must not take the page with it, which says what failed

@@ -112,14 +112,15 @@ def one_table(wanted: dict[str, str], records: Records) -> list[Table]:
 def write_report(wanted: dict[str, str], records: Records, out: Path) -> Path:
     """The page and all tables; what could not be made is said in a line each."""
     from reports.contents import everything
-    from reports.drawn import pictures
+    from reports.drawn import Drawing
     from reports.page import Gap, Report, as_page
 
     narrowed = {k: v for k, v in wanted.items() if k in ("data", "scale", "setting")}
     there = any((records.root / "plans").glob("*.json"))
     plans = chosen_plans(records, narrowed) if there or narrowed else []
-    drawn, undrawn = pictures(plans, records, out)
+    drawing = Drawing(plans, records, out)
     tables, gaps = everything(records, plans)
+    drawn, undrawn = drawing.finished()
     gaps += [*undrawn, *(Gap("Tables", "a plan", line) for line in read_plans(records)[1])]
     write_tables(tables, out)
     runs = {work["pretraining"] for plan in plans for work in plan["works"]} - {"raw"}

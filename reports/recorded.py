@@ -12,8 +12,10 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from reports.bodies import DASHES, LEFT, RIGHT, draw_bodies, from_the_front
 from reports.strips import FAR, side_by_side
@@ -139,8 +141,6 @@ def _legend() -> list[Line2D]:
 def clip_animation(config: Config, wanted: dict[str, str], path: Path) -> None:
     """Write the first clips of the gallery as an animated GIF, at the speed of the recording: each from the front and,
     where one person is shown, from its left side too."""
-    from matplotlib.animation import PillowWriter
-
     clips = open_clips(config.data)
     rows = chosen(clips, wanted, 6)[:MOVING]
     seconds = min(LASTS, float((clips.lengths[rows] / clips.fps).max()))
@@ -151,12 +151,17 @@ def clip_animation(config: Config, wanted: dict[str, str], path: Path) -> None:
     figure = Figure(figsize=(3.4 * across, 2.9 * down + 0.5), layout="constrained")
     figure.legend(handles=_legend(), loc="outside lower right", ncols=2, fontsize=8, frameon=False)
     places = [figure.add_subplot(down, across, i + 1) for i in range(len(panels))]
-    writer = PillowWriter(fps=PACE)
-    with writer.saving(figure, str(path), dpi=80):
-        for moment in range(len(times)):
-            for axes, row, panel in zip(places, rows, panels):
-                _moment(axes, clips, int(row), panel, moment)
-            writer.grab_frame()
+    for axes, row, (points, seen) in zip(places, rows, panels):
+        _prepare(axes, clips, int(row), points[seen])
+    figure.set_dpi(80)
+    canvas, images = FigureCanvasAgg(figure), []
+    for moment in range(len(times)):
+        for axes, row, panel in zip(places, rows, panels):
+            _show(axes, clips, int(row), panel, moment)
+        canvas.draw()
+        figure.set_layout_engine("none")  # it stays as the first moment needs it
+        images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB"))
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / PACE), loop=0)
 
 
 def _panel(clips: Clips, row: int, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,15 +185,8 @@ def _panel(clips: Clips, row: int, times: np.ndarray) -> tuple[np.ndarray, np.nd
     return points[at], seen[at]
 
 
-def _moment(axes: Axes, clips: Clips, row: int, panel: tuple[np.ndarray, np.ndarray], moment: int) -> None:
-    points, seen = panel
-    axes.clear()
-    two = clips.present[row, 1:].any()
-    parts = [slice(None)] if two else [slice(view, view + 1) for view in range(points.shape[1])]
-    for part in parts:
-        now = points[moment : moment + 1, part], seen[moment : moment + 1, part]
-        draw_bodies(axes, *now, clips.topology, 1.6, sides=True)
-    shown = points[seen]
+def _prepare(axes: Axes, clips: Clips, row: int, shown: np.ndarray) -> None:
+    """What stays from moment to moment."""
     middle = np.median(shown, 0) if len(shown) else np.zeros(2)
     reach = np.quantile(np.abs(shown - middle), 0.995, axis=0) * 1.15 if len(shown) else np.ones(2)
     half = max(float(reach[0]), float(reach[1]), 0.3)
@@ -196,5 +194,17 @@ def _moment(axes: Axes, clips: Clips, row: int, panel: tuple[np.ndarray, np.ndar
     axes.set_aspect("equal")
     axes.spines[:].set_color(FRAME)
     axes.set_title(fill(clips.class_names[clips.labels[row]], 40), fontsize=8.5)
-    views = "two persons" if two else "from the front, and from its left"
+    views = "two persons" if clips.present[row, 1:].any() else "from the front, and from its left"
     axes.set_xlabel(f"{clips.table['clip'][row]}: {views}", fontsize=7, color=INK)
+
+
+def _show(axes: Axes, clips: Clips, row: int, panel: tuple[np.ndarray, np.ndarray], moment: int) -> None:
+    """The bodies at a moment, in the place of those before."""
+    points, seen = panel
+    for artist in [*axes.collections, *axes.lines]:
+        artist.remove()
+    two = clips.present[row, 1:].any()
+    parts = [slice(None)] if two else [slice(view, view + 1) for view in range(points.shape[1])]
+    for part in parts:
+        now = points[moment : moment + 1, part], seen[moment : moment + 1, part]
+        draw_bodies(axes, *now, clips.topology, 1.6, sides=True)

@@ -238,6 +238,6 @@ def test_pictures_of_clips_stand_on_the_page_without_a_table(tmp_path, monkeypat
     monkeypatch.setattr(drawn, "ON_PAGE", {})
     monkeypatch.setattr(drawn, "OF_CLIPS", {"augment": "Augmentations"})
     plans = [{"name": "a", "data": "demo", "works": []}, {"name": "b", "data": "no such data", "works": []}]
-    (found,), gaps = drawn.pictures(plans, Records(tmp_path / "runs"), tmp_path)
+    (found,), gaps = drawn.Drawing(plans, Records(tmp_path / "runs"), tmp_path).finished()
     assert (found.name, found.title, found.table) == ("augment-demo", "Augmentations: demo", "") and not gaps
     assert found.content[1:4] == b"PNG" and found.size[0] > found.size[1] / 4 > 50
