@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -111,10 +112,13 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
             print(f"training {flops}; about {in_words(whole)} on {workers} worker(s)")
     if config.ablation.note:
         print(config.ablation.note)
-    print("\nmasking strategies that each method can use:")
+    print("\nmasking strategies that methods can use:")
+    alike: dict[str, list[str]] = {}
     for method, row in support_matrix().items():
         if usable := [name for name, reason in row.items() if reason is None]:
-            print(f"{method:<20} {' '.join(usable)}")
+            alike.setdefault(", ".join(usable), []).append(method)
+    for usable, methods in alike.items():
+        print(fill(f"{', '.join(methods)}: {usable}", 110, subsequent_indent="    "))
 
 
 def main(command: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.base import support_matrix
 from methods.checkpoint import load_encoder
 from sweeps import execute, run
 from sweeps.records import Records
@@ -181,6 +182,10 @@ def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "7 pieces, 0 there, 7 to do" in printed
     assert printed.count("to train, ") == 5 and "time unknown: nothing like it was run on this machine" in printed
+    methods, _, strategies = " ".join(printed.split()).rpartition("methods can use: ")[2].partition(": ")
+    first = strategies.partition(" slim, ")[0].split(", ")
+    assert "mamp" in methods.split(", ")
+    assert set(first) == {name for name, reason in support_matrix()["mamp"].items() if reason is None}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["forecast.json"], "what was counted is kept"
 
 
