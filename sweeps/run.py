@@ -115,8 +115,8 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
     print("\nmasking strategies that methods can use:")
     alike: dict[str, list[str]] = {}
     for method, row in support_matrix().items():
-        if usable := [name for name, reason in row.items() if reason is None]:
-            alike.setdefault(", ".join(usable), []).append(method)
+        if usable := ", ".join(name for name, reason in row.items() if reason is None):
+            alike.setdefault(usable, []).append(method)
     for usable, methods in alike.items():
         print(fill(f"{', '.join(methods)}: {usable}", 110, subsequent_indent="    "))
 
@@ -174,17 +174,14 @@ def _left(work: Work, records: Records) -> str:
 
 def _run(config: Config, works: Sequence[Work], records: Records, name: str, mirror: Mirror) -> None:
     """Do these works."""
-    from sweeps.workers import prepare, worker_count
-
-    workers = worker_count(config, len(works))
-    if workers > 1 and config.launcher == "local":
-        prepare()  # they import torch while this process goes on
     from sweeps.forecast import Forecast
     from sweeps.launchers import make_launcher
     from sweeps.supervise import run_all
     from sweeps.work_queue import Address, Queue
+    from sweeps.workers import worker_count
 
     address = Address(config.storage, name, records.root / "studies" / f"{name}.log", config.launch.grace)
+    workers = worker_count(config, len(works))
     for work in works:
         records.forget_failure(work.pretraining, work.results)
     expected = {key: cost.seconds for key, cost in Forecast(records, count=False).of(works).items()}

@@ -14,7 +14,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,12 +111,6 @@ def _child(job: Callable[[Tell], None], slot: int, device: str, ranks: int, even
         sys.exit(130)
 
 
-def prepare() -> None:
-    """Begin to import what worker processes need, in the process that they will be forks of."""
-    multiprocessing.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])
-    forkserver.ensure_running()
-
-
 class Processes:
     """Workers as processes of this machine.
 
@@ -134,8 +127,8 @@ class Processes:
         self.workers: dict[int, tuple[Any, Connection]] = {}
 
     def start(self, slots: Sequence[int]) -> None:
-        prepare()
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])  # imported once for all workers
         for slot in slots:
             ours, theirs = context.Pipe(duplex=False)
             arguments = (self.job, slot, self.device, self.ranks, theirs)
