@@ -128,3 +128,8 @@ def test_the_archive_of_your_own_data_is_read(tmp_path, monkeypatch):
     exec(block("python", "mine.npz"), values)
     arrays, topology = read_archive(tmp_path / "mine.npz")
     assert len(topology) == 3 and arrays["train_mine"].tolist() == [True, False]
+
+
+def test_every_section_stands_once():
+    headings = re.findall(r"^## .+", README, re.MULTILINE)
+    assert len(headings) == len(set(headings)) > 9
