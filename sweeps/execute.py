@@ -13,33 +13,27 @@ import numpy as np
 import torch
 
 from methods.base import Method, build, method_class
-from methods.checkpoint import load_encoder, save_encoder
+from methods.checkpoint import save_encoder
 from methods.distributed import rank
-from methods.encoder import Encoder
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
-from protocols.base import Result, Subject, accuracy, make_protocol
 from protocols.features import extract
 from protocols.retrieval import retrieve
-from skeletons.audit import verdict_on
 from skeletons.augment import Augmentation
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
-from skeletons.whole import is_full, written_whole
+from skeletons.whole import is_full
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
-from sweeps.identity import Judgement, data_of, device_of, pretraining_identity, stream_of
+from sweeps.identity import data_of, pretraining_identity, stream_of
+from sweeps.judging import Report, judge, write_result
 from sweeps.plan import Work, poolings_of
 from sweeps.ranks import device_here, together
 from sweeps.records import Records, provenance, write_json, write_text
-
-PEEKED = "best_test was looked at on the way and used for nothing"
-
-Report = Callable[[str, dict[str, Any]], None]
 
 
 def execute(work: Work, records: Records, report: Report = lambda event, details: None) -> None:
@@ -211,115 +205,11 @@ def combine(work: Work, records: Records, folder: Path, report: Report) -> None:
                     raise TrainingFailed(f"{need.cell}, which it needs, failed: {reason}")
             data, part = data_of(work.config, judgement.target)
             result = fused_result(work, key, records)
-            _write(work, records, judgement, result, replace(data, stream=streams), part, None)
+            write_result(work, records, judgement, result, replace(data, stream=streams), part, None)
         report("judged", {"protocol": key, "top1": result.metrics["top1"]})
-
-
-def judge(work: Work, records: Records, report: Report) -> None:
-    """Run the protocols whose results are missing; the features of one pooling are extracted once. Where one fails, the
-    others are run all the same."""
-    config, device = work.config, device_of(work.config)
-    with records.failing(work.pretraining):
-        encoder = None if work.raw else load_encoder(records.encoder(work.pretraining), device)
-    subjects: dict[tuple[str, str], Subject] = {}
-    failed: list[Exception] = []
-
-    def one(judgement: Judgement) -> float:
-        data, part = data_of(config, judgement.target)
-        seen = judgement.target, judgement.pooling
-        if seen not in subjects:
-            same = next((s for (target, _), s in subjects.items() if target == judgement.target), None)
-            store = same.store if same else ClipTensors(data, device)
-            subjects[seen] = Subject(encoder, data, part, store, config.views, judgement.pooling, work.seed)
-        protocol = make_protocol(judgement.protocol, config.protocol)
-        began = time.monotonic()
-        result = protocol(subjects[seen])
-        result.details["seconds"] = time.monotonic() - began
-        told = judgement if work.raw or protocol.pools else replace(judgement, pooling="its own")
-        _write(work, records, told, result, data, part, encoder)
-        return next(iter(result.metrics.values()))
-
-    for key, judgement in work.judgements.items():
-        if records.result_file(work.pretraining, judgement.identity).is_file():
-            continue
-        try:
-            with records.failing(work.pretraining, judgement.identity):
-                top1 = one(judgement)
-        except Exception as error:  # `failing` put it on file; the first is raised when all were tried
-            if is_full(error):
-                raise
-            failed.append(error)
-        else:
-            report("judged", {"protocol": key, "top1": top1})
-    if failed:
-        raise failed[0]
-
-
-def _write(
-    work: Work,
-    records: Records,
-    judgement: Judgement,
-    result: Result,
-    data: Clips,
-    part: Split,
-    encoder: Encoder | None,
-) -> None:
-    """Put a result on file, its arrays first: where there is a result, there is all of it."""
-    truth = torch.from_numpy(data.labels[part.test])
-    arrays = dict(result.arrays)
-    if result.predicted is not None:
-        arrays["predicted"] = result.predicted.numpy()
-    if arrays:
-        arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
-        with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
-            # NumPy's stubs take any keyword for `allow_pickle`, a bool.
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    about = {
-        "protocol": judgement.protocol,
-        "identity": judgement.identity,
-        "pretraining": work.pretraining,
-        "data": data.name,
-        "trained_on": work.config.data.name,
-        "fingerprint": data.fingerprint,
-        "split": part.name,
-        "stream": data.stream,
-        "pooling": judgement.pooling,
-        "seed": work.seed,
-        "selection": "last epoch; " + (PEEKED if "best_test" in result.metrics else "test split read once"),
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        **provenance(),
-    }
-    if encoder is not None and encoder.topology != data.topology:
-        known = encoder.topology.joints
-        about["joints_shared"] = [joint for joint in data.topology.joints if joint in known]
-        about["joints_unknown"] = [joint for joint in data.topology.joints if joint not in known]
-    if said := verdict_on(data, part.name):
-        about["audit"] = said
-    write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, data, part), **about})
-
-
-def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
-    """A protocol's result as plain values; on splits with training clips among the test clips, also without those."""
-    truth = torch.from_numpy(data.labels[part.test])
-    found = {"recipe": result.recipe, **result.details, **result.metrics, "value": next(iter(result.metrics.values()))}
-    neither = np.setdiff1d(np.arange(len(data)), np.concatenate([part.train, part.test]))
-    found |= {"train_clips": len(part.train), "test_clips": len(part.test), "left_out": data.names(neither)}
-    if result.predicted is None:
-        return found
-    right = (result.predicted == truth).reshape(-1, len(truth))
-    found["correct"] = ["".join("1" if c else "0" for c in draw) for draw in right.tolist()]
-    twins = data.table.get("test_identical_to_train")
-    if twins is not None and twins[part.test].any():
-        clean = torch.from_numpy(~twins[part.test])
-        alone = accuracy(result.predicted[..., clean], truth[clean])
-        found |= {"top1_without_twins": alone, "clips_without_twins": int(clean.sum())}
-    return found
 
 
 def metrics_of(folder: Path) -> list[dict[str, float]]:
     """Lines of a run's metrics."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-__all__ = ["TrainingFailed", "execute", "make_method", "make_sampler", "metrics_of"]
