@@ -9,17 +9,22 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reports.page import Gap, Picture
+from reports.spent import config_of
 from skeletons.errors import BadInput
 from skeletons.whole import written_whole
 from sweeps.records import Records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 110
 # In the order of the page; those that a plan's records do not have are left out.
@@ -66,14 +71,15 @@ class Drawing:
         for plan in plans:
             digest = _digest(plan, records)
             self.asked += [Asked(plan, figure, folder / f"{figure}-{plan['name']}-{digest}.png") for figure in ON_PAGE]
-        for data in dict.fromkeys(plan["data"] for plan in plans):
-            digest, shown = hashlib.sha256(_code()).hexdigest()[:12], {"name": data, "data": data}
+        for data, plan in {plan["data"]: plan for plan in reversed(plans)}.items():
+            shown = {"name": data, "data": data, "from": _source(plan, records)}
+            digest = hashlib.sha256(_code() + json.dumps(shown).encode()).hexdigest()[:12]
             for figure in OF_CLIPS:
                 ending = "gif" if figure == "clips" else "png"
                 self.asked.append(Asked(shown, figure, folder / f"{figure}-{data}-{digest}.{ending}"))
-        current = {asked.path for asked in self.asked}
-        for path in folder.iterdir():  # of records or code that have changed
-            if path.suffix in (".png", ".gif") and path not in current:
+        current = {asked.path: asked.path.name.rpartition("-")[0] for asked in self.asked}
+        for path in folder.iterdir():  # the same of records or code that have changed since
+            if path not in current and path.name.rpartition("-")[0] in current.values():
                 path.unlink(missing_ok=True)
         self.root = str(records.root)
         self.todo = _in_order([asked for asked in self.asked if not asked.path.exists()])
@@ -89,7 +95,7 @@ class Drawing:
         if self.pool is None:
             reasons = [_draw(asked, self.root) for asked in self.todo]
         else:
-            reasons = [one.result() for one in self.drawn]
+            reasons = [_result(one) for one in self.drawn]
             self.pool.shutdown()
         said = zip(self.todo, reasons)
         gaps = [Gap("Pictures", f"{asked.figure} of {asked.plan['name']}", why) for asked, why in said if why]
@@ -102,6 +108,23 @@ class Drawing:
                 title, table = f"{OF_CLIPS[figure]}: {plan['data']}", ""
             found.append(Picture(f"{figure}-{plan['name']}", title, content, _size(content), table))
         return found, gaps
+
+
+def _result(drawn: Future[str]) -> str:
+    """Why a picture failed, or ""."""
+    try:
+        return drawn.result()
+    except BrokenProcessPool:
+        return "a process that draws was killed (out of memory?); the same command draws the rest"
+
+
+def _source(plan: dict[str, Any], records: Records) -> list[str]:
+    """Overrides that name the file or folder which a plan's clips came from, where its records say one."""
+    for work in plan["works"]:
+        if config := config_of(records, work["pretraining"]):
+            said = {"data.file": config.data.file, "data.root": config.data.root}
+            return [f"{key}={value}" for key, value in said.items() if value]
+    return []
 
 
 def _in_order(todo: list[Asked]) -> list[Asked]:
@@ -124,37 +147,49 @@ def _size(content: bytes) -> tuple[int, int]:
 
 def _draw(asked: Asked, root: str) -> str:
     """Draw one; returns why it failed, or "". What a plan's records do not have leaves an empty file."""
-    plan, figure, path = asked
+    try:
+        with redirect_stdout(io.StringIO()):
+            content = _of_clips(asked) if asked.figure in OF_CLIPS else _of_records(asked, Records(root))
+        with written_whole(asked.path) as temporary:
+            temporary.write_bytes(content)
+    except BadInput as error:  # e.g. the recordings are not here
+        return str(error)
+    except Exception as error:  # one picture must not take the page with it, which says what failed
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _of_clips(asked: Asked) -> bytes:
+    from reports.figures import FROM_CLIPS, MOVING
+    from sweeps.config import compose
+
+    config, moving = compose([f"data={asked.plan['data']}", *asked.plan["from"]]), io.BytesIO()
+    if asked.path.suffix == ".gif":
+        MOVING[asked.figure](config, {"figure": asked.figure, "clips": "3"}, moving)
+        return moving.getvalue()
+    return _as_png(FROM_CLIPS[asked.figure](config, {"figure": asked.figure}))
+
+
+def _of_records(asked: Asked, records: Records) -> bytes:
+    from reports.figures import FROM_RECORDS
+
+    try:
+        return _as_png(FROM_RECORDS[asked.figure](asked.plan, records, {}))
+    except BadInput:
+        return b""
+
+
+def _as_png(figure: Figure) -> bytes:
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    from reports.figures import FROM_CLIPS, FROM_RECORDS, MOVING
-    from sweeps.config import compose
-
-    content = io.BytesIO()
-    try:
-        with redirect_stdout(io.StringIO()):
-            if path.suffix == ".gif":
-                with written_whole(path) as temporary:
-                    MOVING[figure](compose([f"data={plan['data']}"]), {"figure": figure, "clips": "3"}, temporary)
-                return ""
-            if figure in OF_CLIPS:
-                drawn = FROM_CLIPS[figure](compose([f"data={plan['data']}"]), {"figure": figure})
-            else:
-                drawn = FROM_RECORDS[figure](plan, Records(root), {})
-            drawn.set_dpi(DPI)
-            canvas = FigureCanvasAgg(drawn)
-            canvas.draw()  # once; savefig would draw twice
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        image.quantize(256, method=Image.Quantize.FASTOCTREE).save(content, "png")
-    except BadInput:
-        pass
-    except Exception as error:  # one picture must not take the page with it, which says what failed
-        return f"{type(error).__name__}: {error}"
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content.getvalue())
-    return ""
+    figure.set_dpi(DPI)
+    canvas, content = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()  # once; savefig would draw twice
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(256, method=Image.Quantize.FASTOCTREE).save(content, "png")
+    return content.getvalue()
 
 
 def _digest(plan: dict[str, Any], records: Records) -> str:
@@ -175,6 +210,7 @@ def _digest(plan: dict[str, Any], records: Records) -> str:
 @cache
 def _code() -> bytes:
     found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in sorted([*here.glob("*.py"), *here.parent.glob("methods/masking/*.py")]):
         found.update(path.read_bytes())
     return found.digest()

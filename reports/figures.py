@@ -31,7 +31,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -64,7 +64,7 @@ FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {
     "clips": clip_gallery,
     "augment": augmentation_gallery,
 }
-MOVING: dict[str, Callable[[Config, dict[str, str], Path], None]] = {"clips": clip_animation}
+MOVING: dict[str, Callable[[Config, dict[str, str], Path | BinaryIO], None]] = {"clips": clip_animation}
 FROM_RECORDS: dict[str, Callable[[dict[str, Any], Records, dict[str, str]], Figure]] = {
     "embedding": embedding_map,
     "neighbours": neighbour_strips,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -138,7 +139,7 @@ def _legend() -> list[Line2D]:
     ]
 
 
-def clip_animation(config: Config, wanted: dict[str, str], path: Path) -> None:
+def clip_animation(config: Config, wanted: dict[str, str], path: Path | BinaryIO) -> None:
     """Write the first clips of the gallery as an animated GIF, at the speed of the recording: each from the front and,
     where one person is shown, from its left side too."""
     clips = open_clips(config.data)

@@ -81,6 +81,7 @@ class AblationConfig:
         title, source: what the table is, and where it comes from.
         note: what a reader must know, e.g. the expected time.
         base: overrides of every cell.
+        at: scale -> overrides of every cell there, below the base.
         cells: cell -> overrides that make it, on top of the base.
         differs: cell -> the same in words, for the table.
         reference: the cell that the others are compared with.
@@ -93,6 +94,7 @@ class AblationConfig:
     source: str = ""
     note: str = ""
     base: list[str] = field(default_factory=list)
+    at: dict[str, list[str]] = field(default_factory=dict)
     cells: dict[str, list[str]] = field(default_factory=dict)
     differs: dict[str, str] = field(default_factory=dict)
     reference: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 
 from methods.base import Method, build, method_class
 from methods.checkpoint import save_encoder
-from methods.distributed import rank
+from methods.distributed import rank, world
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
 from protocols.features import extract
@@ -29,7 +30,7 @@ from skeletons.whole import is_full
 from sweeps.config import Config, to_yaml
 from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
-from sweeps.identity import data_of, pretraining_identity, stream_of
+from sweeps.identity import data_of, device_of, pretraining_identity, stream_of
 from sweeps.judging import Report, judge, write_result
 from sweeps.plan import Work, poolings_of
 from sweeps.ranks import device_here, together
@@ -131,8 +132,8 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
     identity, content = pretraining_identity(config, data, part)
     write_text(folder / "config.yaml", to_yaml(config))
     began = time.monotonic()
-    with together(config, folder, identity):
-        method, lines = trained(config, folder, identity, report)
+    with together(config, folder, work.pretraining):
+        method, lines = trained(config, folder, work.pretraining, report)
     about = {
         "identity": identity,
         "hashed": content,
@@ -160,11 +161,13 @@ def trained(
     """The method of a configuration, trained, and its metrics; what every rank of a training does.
 
     Raises:
-        BadInput: on this machine the configuration means another training than the one called `identity`.
+        BadInput: on this machine the configuration means another training than the one called `identity`, e.g. on a
+            GPU where the plan, made without one, said `device=auto`.
     """
     data, part = data_of(config)
     if (here := pretraining_identity(config, data, part)[0]) != identity:
-        raise BadInput(f"rank {rank()} would train {here}, not {identity}: its data, torch or SkelBench differ")
+        who = f"rank {rank()}" if world() > 1 else f"{platform.node()} ({device_of(config)}, torch {torch.__version__})"
+        raise BadInput(f"{who} would train {here}, not {identity}: its device, data, torch or SkelBench differ")
     device = device_here(config)
     method = make_method(config, data, len(part.train), device)
     if not method.trains:

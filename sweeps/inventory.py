@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,6 +23,16 @@ IDENTITY = re.compile(rf"[0-9a-f]{{12}}|{RAW}")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where it was compiled
 
 
+class Place(NamedTuple):
+    """Where a run stands in a plan, and when that was written (seconds since the epoch)."""
+
+    plan: str
+    cell: str
+    split: str
+    seed: int
+    written: float
+
+
 @dataclass
 class Entry:
     """One run.
@@ -30,13 +40,13 @@ class Entry:
     Attributes:
         identity: of its encoder; raw for what was judged without one.
         folder: where it lies.
-        used: (plan, cell, split, seed) of each place in a plan.
+        used: its places in plans, the oldest first.
         owned: somebody works on it now.
     """
 
     identity: str
     folder: Path
-    used: list[tuple[str, str, str, int]] = field(default_factory=list)
+    used: list[Place] = field(default_factory=list)
     owned: bool = False
 
     @cached_property
@@ -77,7 +87,7 @@ class Entry:
     @cached_property
     def facts(self) -> dict[str, str]:
         """What `list` shows and filters by."""
-        c, about, plans = self.config, self.about, list(dict.fromkeys(plan for plan, *_ in self.used))
+        c, about, plans = self.config, self.about, list(dict.fromkeys(place.plan for place in self.used))
         commit = (about or next(iter(self.results.values()), {})).get("commit", "")
         return {
             "identity": self.identity,
@@ -122,7 +132,7 @@ def entries(records: Records) -> list[Entry]:
     for plan in plans_of(records):
         for work in plan["works"]:
             if work["pretraining"] in found:
-                place = plan["name"], work["cell"], work["split"], work["seed"]
+                place = Place(plan["name"], work["cell"], work["split"], work["seed"], plan["written"])
                 found[work["pretraining"]].used.append(place)
     return list(found.values())
 
@@ -131,7 +141,7 @@ def matching(found: Iterable[Entry], wanted: dict[str, str]) -> list[Entry]:
     """Runs whose facts start as wanted; of a plan or a cell: that are used there."""
     kept = []
     for entry in found:
-        places = {"plan": [u[0] for u in entry.used], "cell": [u[1] for u in entry.used]}
+        places = {"plan": [u.plan for u in entry.used], "cell": [u.cell for u in entry.used]}
         if all(
             any(name == value for name in places[key])
             if key in places
@@ -154,11 +164,11 @@ def one(found: list[Entry], name: str) -> Entry:
     same = [e for e in found if e.identity.startswith(name)]
     if not same:
         plan, _, cell = name.rpartition(":")
-        places = [(place, e) for e in found for place in e.used if place[1] == cell and plan in ("", place[0])]
+        places = [(place, e) for e in found for place in e.used if place.cell == cell and plan in ("", place.plan)]
         if not places:
-            raise unknown("run or cell", name, {e.identity for e in found} | {u[1] for e in found for u in e.used})
-        newest = plan or places[-1][0][0]
-        same = list({e.identity: e for place, e in places if place[0] == newest}.values())
+            raise unknown("run or cell", name, {e.identity for e in found} | {u.cell for e in found for u in e.used})
+        newest = plan or max(places, key=lambda one: one[0].written)[0].plan
+        same = list({e.identity: e for place, e in places if place.plan == newest}.values())
     if len(same) > 1:
         which = ", ".join(f"{e.identity} ({e.facts['split']} seed {e.facts['seed']})" for e in same)
         raise BadInput(f"{name!r} may be any of {which}; name one of them")

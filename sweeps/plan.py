@@ -125,6 +125,25 @@ def works_of(cell: str, config: Config, raw: bool = False) -> list[Work]:
     return [work_of(cell, config, raw)]
 
 
+def check_command(config: Config) -> None:
+    """Refuse, before anything runs, seeds, splits and numbers of processes that cannot be, and a device that is not
+    there."""
+    import torch
+
+    for name in ("seeds", "splits"):
+        values = getattr(config, name)
+        if len(set(values)) < len(values) or (name == "seeds" and not values):
+            raise BadInput(f"{name}={values}: give each once, and at least one, e.g. 'seeds=[0,1,2]'")
+    if config.threads < 1 or config.workers < 0 or config.launch.lost < 1:
+        raise BadInput(f"threads={config.threads} workers={config.workers} launch.lost={config.launch.lost}: too few")
+    kind, _, number = config.device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+        raise BadInput(f"device={config.device}: known are auto, cpu, cuda and cuda:N")
+    there = torch.cuda.device_count()
+    if config.launcher == "local" and kind == "cuda" and int(number or 0) >= there:
+        raise BadInput(f"device={config.device}: this machine has {there or 'no'} GPU(s) that torch can use")
+
+
 def check(config: Config) -> None:
     """Refuse before anything runs what could only fail later."""
     config.backbone.check()
@@ -211,6 +230,12 @@ def layered(*layers: Sequence[str]) -> list[str]:
     return found
 
 
+def of_cell(config: Config, changes: Sequence[str], said: Sequence[str]) -> list[str]:
+    """The overrides of an ablation's cell, which says what it is: the command line wins over it where it says more."""
+    ablation = config.ablation
+    return layered(ablation.at.get(config.scale, []), ablation.base, changes, said)
+
+
 def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """The configuration of the command line, and every piece of work it asks for, floors first.
 
@@ -219,6 +244,10 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """
     plain, grid = grid_cells(overrides)
     config = compose(with_tuned(plain))
+    if config.launcher != "local" and config.launch.gpus and config.device == "auto":
+        plain.append("device=cuda")  # this machine may have none
+        config = replace(config, device="cuda")
+    check_command(config)
     said = {o.partition("=")[0] for o in with_tuned(plain)}
     composed: dict[str, Config] = {}
     if config.encoder:
@@ -226,7 +255,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     else:
         cells = grid or config.ablation.cells or {config.method.name: []}
     for cell, changes in cells.items():
-        composed[cell] = compose(with_tuned(layered(config.ablation.base, changes, plain)))  # a cell says what it is
+        composed[cell] = compose(with_tuned(of_cell(config, changes, plain)))
         check(composed[cell])
     reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
     if config.budget != "clips":

@@ -52,6 +52,9 @@ def check(config: Config) -> None:
         raise BadInput(f"ranks={config.ranks} must be at least 1")
     if config.train.batch % config.ranks:
         raise BadInput(f"train.batch={config.train.batch} must be a multiple of ranks={config.ranks}: they share it")
+    gpus = torch.cuda.device_count() if device_of(config).startswith("cuda") else config.ranks
+    if config.ranks > gpus and config.launcher == "local" and not dist.is_torchelastic_launched():
+        raise BadInput(f"ranks={config.ranks}: this machine has {gpus} GPU(s), and each rank its own")
 
 
 def device_here(config: Config) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,16 @@ class Records:
     def about(self, identity: str) -> dict[str, Any]:
         """What is known of the run that made an encoder."""
         return read_json(self.run(identity) / "run.json") or {}
+
+    def progress(self, identity: str, judgements: Iterable[str] = ()) -> int:
+        """A number that grows whenever a run gets further: by a checkpoint, its encoder, one of these judgements."""
+        folder = self.run(identity)
+        files = [folder / "checkpoint.pt", self.encoder(identity), *folder.glob("validation/*.json")]
+        found = 0
+        for path in (*files, *(self.result_file(identity, j) for j in judgements)):
+            with suppress(FileNotFoundError):
+                found = max(found, path.stat().st_mtime_ns)
+        return found
 
     def failure(self, identity: str, judgements: Iterable[str] = ()) -> dict[str, Any] | None:
         """Why an encoder failed, or else the first of these results that is missing; None if nothing did."""

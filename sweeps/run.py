@@ -87,10 +87,15 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
     from sweeps.forecast import Forecast, flops_in_words, in_words
     from sweeps.workers import worker_count
 
+    failed = {w.key: reason for w in missing if config.retry != "failed" and (reason := failure_of(w, records))}
+    missing = [work for work in missing if work.key not in failed]
     expected = Forecast(records).of(missing)
     wide = max(len(work.cell) for work in works)
     for work in works:
         line = f"{work.cell:<{wide}}  {work.split:<8} seed {work.seed}  {work.pretraining:<12}  "
+        if work.key in failed:
+            print(f"{line}failed before: {failed[work.key].partition(chr(10))[0]}")
+            continue
         if work.key not in expected:
             print(line + "there")
             continue
@@ -98,7 +103,10 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
         what = f"to train, {flops_in_words(cost.flops)}" if cost.flops else "to judge"
         about = "" if cost.measured else " by its FLOPs"
         print(line + what + (f", {in_words(cost.seconds)}{about}" if cost.seconds else ""))
-    print(f"{len(works)} pieces, {len(works) - len(missing)} there, {len(missing)} to do")
+    there = len(works) - len(missing) - len(failed)
+    print(f"{len(works)} pieces, {there} there, {len(missing)} to do")
+    if failed:
+        print(f"{len(failed)} failed before and would be left alone; retry=failed runs them again")
     if missing:
         workers = worker_count(config, len(missing))
         times = [cost.seconds for cost in expected.values()]

@@ -60,7 +60,7 @@ def shown(entry: Entry, labels: dict[str, str]) -> list[str]:
     """
     facts = entry.facts
     lines = [f"{entry.identity}: {facts['state']}, {facts['size']}"]
-    lines += [f"  used by {plan} as {cell}, {split} seed {seed}" for plan, cell, split, seed in entry.used]
+    lines += [f"  used by {plan} as {cell}, {split} seed {seed}" for plan, cell, split, seed, _ in entry.used]
     changed = [
         (k, own) for k, _, own in compared(defaults_of(entry), settings(entry)) if own != "-"
     ]  # -: newer than it
@@ -174,9 +174,14 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or any(a in ("-h", "--help", "help") for a in arguments):
         print(__doc__)
         return 0
-    verb, names = arguments[0], [a for a in arguments[1:] if "=" not in a or ":" in a.partition("=")[0]]
-    wanted = dict(a.partition("=")[::2] for a in arguments[1:] if a not in names)
     verbs = {"list": 0, "show": 1, "diff": 2, "prune": 0}
+    verb, names, wanted = arguments[0], list[str](), dict[str, str]()
+    for argument in arguments[1:]:
+        key, given, value = argument.partition("=")
+        if given and not set(key) & {".", ":"}:  # the cells of a grid have a = too: masking.ratio=0.7
+            wanted[key] = value
+        else:
+            names.append(argument)
     if verb not in verbs:
         raise unknown("command", verb, verbs)
     if len(names) != verbs[verb]:

@@ -12,8 +12,9 @@ once, the first line that fits is taken (a masking ratio is a number for one met
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 KINDS = ("float", "int", "categorical")
+TUNED = ("method", "backbone", "decoder", "heads", "teacher", "queue", "views", "masking", "augment", "train")
 DIGITS = 4  # of a number that is tried: an equal configuration is trained once, and can be typed
 
 
@@ -68,6 +70,8 @@ class Parameter:
             return
         if self.choices or self.low is None or self.high is None or not self.low < self.high:
             raise BadInput(f"{place}: a number has low < high, and no choices")
+        if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.step < 0:
+            raise BadInput(f"{place}: low and high are finite, and step is not negative")
         if self.log and (self.low <= 0 or self.step):
             raise BadInput(f"{place}: log: true needs low > 0 and no step")
 
@@ -225,7 +229,7 @@ def fit_space(space: Space, config: Config, said: Collection[str]) -> Space:
     for one in space.parameters:
         if one.key in parameters:
             continue
-        fitting = _fitted(one, config, said)
+        fitting = _fitted(one, config, said, f"tune={space.name}: {one.key}")
         if isinstance(fitting, str):
             dropped[one.key] = fitting
         else:
@@ -239,20 +243,28 @@ def fit_space(space: Space, config: Config, said: Collection[str]) -> Space:
         value = select(config, key)
         start[key] = text(value) if one.kind == "categorical" else int(value) if one.kind == "int" else float(value)
     along = {
-        key: {other: float(_selected(config, other, f"`along` of {key}")) for other in one.along if other not in said}
+        key: {
+            other: _number(config, other, f"tune={space.name}: `along` of {key}")
+            for other in one.along
+            if other not in said
+        }
         for key, one in parameters.items()
         if start[key]
     }
     return Space(space.name, list(parameters.values()), start, along, left)
 
 
-def _fitted(one: Parameter, config: Config, said: Collection[str]) -> Parameter | str:
+def _fitted(one: Parameter, config: Config, said: Collection[str], place: str) -> Parameter | str:
     """A parameter that starts inside its range, or why it falls out."""
     if one.key in said:
         return "the command line says it"
     if one.key.startswith("method.") and not hasattr(config.method, one.key.partition(".")[2]):
         return f"{config.method.name} has no such setting"
     value = _selected(config, one.key, "the search space")
+    if is_dataclass(value) or one.key == "method.name" or one.key.partition(".")[0] not in TUNED:
+        raise BadInput(f"{place}: tuned are single settings of a method and its training")
+    if one.kind != "categorical" and isinstance(value, int | float) and isinstance(value, int) != (one.kind == "int"):
+        raise BadInput(f"{place}: it is {text(value)}, so its kind is {type(value).__name__}")
     for key, wanted in one.when.items():
         actual = _selected(config, key, f"`when` of {one.key}")
         if actual not in (wanted if isinstance(wanted, list) else [wanted]):
@@ -261,9 +273,12 @@ def _fitted(one: Parameter, config: Config, said: Collection[str]) -> Parameter 
     if isinstance(fitting, str):
         return fitting
     data, part = data_of(config)
-    identities = {
-        pretraining_identity(replaced(config, one.key.split("."), v), data, part)[0] for v in [value, *one.ends]
-    }
+    identities = set()
+    for end in [value, *one.ends]:
+        try:
+            identities.add(pretraining_identity(replaced(config, one.key.split("."), end), data, part)[0])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"{place}: it cannot be {text(end)} ({error})") from error
     return fitting if len(identities) > 1 else f"{config.method.name} does not read it"
 
 
@@ -272,6 +287,13 @@ def _selected(config: Config, key: str, where: str) -> Any:
         return select(config, key)
     except AttributeError as error:
         raise unknown(f"key in {where}", key, _keys(config)) from error
+
+
+def _number(config: Config, key: str, where: str) -> float:
+    value = _selected(config, key, where)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{where}: {key} is no number")
+    return float(value)
 
 
 def replaced(config: Any, path: Sequence[str], value: Any) -> Any:

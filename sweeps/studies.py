@@ -117,6 +117,12 @@ def importance(study: Study) -> dict[str, float]:
             return {}
 
 
+def half_width(percent: float, clips: int) -> float:
+    """Half of Wilson's 95 % interval of a share of clips, in points."""
+    share, n, z = percent / 100, max(1, clips), 1.96
+    return 100 * z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
+
+
 def summary(found: dict[str, Any], best: Path) -> str:
     """A study in words, ending with the command to run."""
     trials = found["trials"]
@@ -140,7 +146,7 @@ def summary(found: dict[str, Any], best: Path) -> str:
         lines.append(f"start: trial {start['number']:>3}  {start['state']}: {start['reason']}")
     else:
         lines.append(f"start: trial {start['number']:>3}  {start['value']:5.1f}")
-        noise = 196 * np.sqrt(max(top["value"] * (100 - top["value"]), 1) / 1e4 / max(1, held["clips"]))
+        noise = half_width(top["value"], held["clips"])
         lines.append(
             f"difference {top['value'] - start['value']:+.1f} points; one score is sure to ±{noise:.1f} (95 %, "
             f"{held['clips']} clips), and the best of many flatters: judge it by the command below"

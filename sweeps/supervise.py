@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from skeletons.errors import BadInput
 from skeletons.whole import is_full
-from sweeps.execute import fail, metrics_of
+from sweeps.execute import fail
 from sweeps.plan import Work
 from sweeps.records import Records
 from sweeps.work_queue import Queue
@@ -87,13 +87,12 @@ def return_lost(
     """
     why = next(filter(None, ended.values()), "no sign of life")
 
-    def steps(work: Work) -> int | None:
+    def progress(work: Work) -> int | None:
         if work.results and records.complete(work.pretraining, work.results):
             return None
-        done = sum(records.result(work.pretraining, j) is not None for j in work.results)
-        return done + len(metrics_of(records.run(work.pretraining)))
+        return records.progress(work.pretraining, work.results)
 
-    for work, lost in pieces.give_back(limit, steps, ended, forgiven):
+    for work, lost in pieces.give_back(limit, progress, ended, forgiven):
         told = {"cell": work.cell, "split": work.split, "seed": work.seed}
         if lost < limit:
             yield "given back", work.key, {**told, "reason": why}

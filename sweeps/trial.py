@@ -53,11 +53,8 @@ def _gave_up(search: Search, study: Study, trial: Trial, tell: Tell) -> bool:
     from optuna.trial import TrialState
 
     records, told = Records(search.root), trial.user_attrs
-    steps = sum(
-        len(metrics_of(records.run(run))) + len([*records.run(run).glob("validation/*.json")])
-        for run in told.get("runs", ())
-    )
-    taken = [*told.get("taken", ()), [search.command, steps]]
+    progress = max(map(records.progress, told.get("runs", ())), default=0)
+    taken = [*told.get("taken", ()), [search.command, progress]]
     if (lost := taken.count(taken[-1]) - 1) < search.limit:
         trial.set_user_attr("taken", taken)
         return False

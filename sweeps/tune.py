@@ -60,6 +60,8 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
             raise BadInput(f"{override!r}: one method is tuned at a time, by `score=`; leave that out")
     if not own["trials"].isdigit() or not int(own["trials"]):
         raise BadInput(f"trials={own['trials']}: write a whole number of trials, e.g. trials=50")
+    if "," in own["score"]:
+        raise BadInput(f"score={own['score']}: one protocol judges, e.g. score=linear_fast")
     if own["retry"] not in ("", "failed"):
         raise unknown("retry", own["retry"], ["failed"])
     space = read_space(own["tune"])
@@ -73,9 +75,10 @@ def make_search(line: Sequence[str]) -> tuple[Search, list[Work]]:
     if not method.trains or method.uses_labels:
         what = "reads the labels of the clips that tuning withholds" if method.trains else "trains nothing"
         raise BadInput(f"method {method.name!r} {what}; tune another one")
-    for name, only in (("launcher", "local"), ("storage", "journal"), ("records", "files")):
+    for name, only in (("launcher", "local"), ("storage", "journal"), ("records", "files"), ("budget", "clips")):
         if getattr(config, name) != only:
-            raise BadInput(f"{name}={getattr(config, name)}: tuning runs on one machine; leave that out")
+            why = "tuning runs on one machine" if name != "budget" else "a trial is compared by its length"
+            raise BadInput(f"{name}={getattr(config, name)}: {why}; leave that out")
     said = {o.partition("=")[0] for o in line}
     space = fit_space(space, config, said)
     name = study_name(works, space)

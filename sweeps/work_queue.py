@@ -97,11 +97,11 @@ class Queue:
                 continue
             if described.get(digest(work.key)) != (description := told(work)):
                 self.storage.set_study_user_attr(self.study_id, digest(work.key), description)
-            self._add(work, lost=0, steps=0)
+            self._add(work, lost=0, progress=0)
 
-    def _add(self, work: Work, lost: int, steps: int) -> None:
+    def _add(self, work: Work, lost: int, progress: int) -> None:
         params = {"cell": work.cell, "split": work.split, "seed": work.seed}
-        self.study.enqueue_trial(params, user_attrs={"key": work.key, "lost": lost, "steps": steps})
+        self.study.enqueue_trial(params, user_attrs={"key": work.key, "lost": lost, "progress": progress})
 
     @contextmanager
     def next(self) -> Iterator[Claim | None]:
@@ -188,7 +188,7 @@ class Queue:
     def give_back(
         self,
         limit: int,
-        steps: Callable[[Work], int | None],
+        progress: Callable[[Work], int | None],
         ended: Collection[str] = (),
         forgiven: Collection[int] = (),
     ) -> list[tuple[Work, int]]:
@@ -196,7 +196,7 @@ class Queue:
 
         Args:
             limit: how often a piece may lose its worker without getting further; then it is not enqueued again.
-            steps: how far a piece has got; None where it is complete.
+            progress: a number that grows when a piece gets further; None where it is complete.
             ended: names of workers that are known to have ended.
             forgiven: numbers of trials whose worker's death says nothing against the piece: the sweep was killed.
 
@@ -206,7 +206,7 @@ class Queue:
         found = []
         for trial in filter(self._is_described, self._dead(ended)):
             work = self._work(trial)
-            before, now = trial.user_attrs.get("steps", 0), steps(work)
+            before, now = trial.user_attrs.get("progress", 0), progress(work)
             if now is None:
                 continue
             lost = 1 if now > before else trial.user_attrs.get("lost", 0) + 1

@@ -94,7 +94,8 @@ def take_gpu(slot: int, device: str, ranks: int = 1) -> None:
     import torch
 
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        torch.cuda.set_device(slot * ranks % torch.cuda.device_count())
+        places = max(1, torch.cuda.device_count() // ranks)
+        torch.cuda.set_device(slot % places * ranks)
 
 
 def _child(job: Callable[[Tell], None], slot: int, device: str, ranks: int, events: Connection) -> None:

@@ -201,7 +201,7 @@ def test_steps_at_paper_size(paper):
     for name in ("mamp-3", "mamp-5"):
         assert paper[name].step == mamp_step(paper[name].config)
     slim = paper["slim-3"]
-    assert (slim.steps, slim.batch) == (125_000, 768)
+    assert (slim.steps, slim.batch) == (187_500, 768)
     assert paper["mamp-3"].steps == round(400 * 40_091 / 128)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import signal
 from html.parser import HTMLParser
 
 import pytest
@@ -239,5 +241,37 @@ def test_pictures_of_clips_stand_on_the_page_without_a_table(tmp_path, monkeypat
     monkeypatch.setattr(drawn, "OF_CLIPS", {"augment": "Augmentations"})
     plans = [{"name": "a", "data": "demo", "works": []}, {"name": "b", "data": "no such data", "works": []}]
     (found,), gaps = drawn.Drawing(plans, Records(tmp_path / "runs"), tmp_path).finished()
-    assert (found.name, found.title, found.table) == ("augment-demo", "Augmentations: demo", "") and not gaps
+    assert (found.name, found.title, found.table) == ("augment-demo", "Augmentations: demo", "")
+    (gap,) = gaps
+    assert gap.what == "augment of no such data" and "unknown data" in gap.why
     assert found.content[1:4] == b"PNG" and found.size[0] > found.size[1] / 4 > 50
+
+
+def test_a_drawer_that_is_killed_leaves_a_line_and_the_page(tmp_path, monkeypatch):
+    from reports import drawn
+
+    monkeypatch.setattr(drawn, "FEW", 0)
+    monkeypatch.setattr(drawn, "ON_PAGE", {})
+    monkeypatch.setattr(drawn, "OF_CLIPS", {"augment": "Augmentations"})
+    monkeypatch.setattr(drawn, "_draw", killed)
+    plans = [{"name": "a", "data": "demo", "works": []}]
+    found, (gap,) = drawn.Drawing(plans, Records(tmp_path / "runs"), tmp_path).finished()
+    assert not found and "a process that draws was killed" in gap.why
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_pictures_of_another_page_stay_and_those_of_older_records_go(tmp_path, monkeypatch):
+    from reports import drawn
+
+    monkeypatch.setattr(drawn, "ON_PAGE", {"curves": "Training curves"})
+    monkeypatch.setattr(drawn, "OF_CLIPS", {})
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("curves-a-0123456789ab.png", "curves-b-0123456789ab.png", "curves-a-b-0123456789ab.png"):
+        (folder / name).touch()
+    drawn.Drawing([{"name": "a", "data": "demo", "works": []}], Records(tmp_path / "runs"), tmp_path).finished()
+    there = {path.name for path in folder.iterdir()}
+    assert there == {"curves-b-0123456789ab.png", "curves-a-b-0123456789ab.png"}

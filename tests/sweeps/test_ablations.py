@@ -8,7 +8,7 @@ import pytest
 
 from sweeps import run
 from sweeps.config import compose, options
-from sweeps.plan import check, layered
+from sweeps.plan import check, of_cell
 
 
 @pytest.mark.parametrize("scale", options("scale"))
@@ -18,9 +18,9 @@ def test_every_cell_of_every_ablation_resolves(name, scale):
     a = config.ablation
     assert a.name == name and a.title and f"ablation={name}" in a.note
     assert a.reference.removesuffix(" joint") in a.cells
-    assert set(a.differs) <= set(a.cells)
+    assert set(a.differs) <= set(a.cells) and set(a.at) <= set(options("scale"))
     for changes in a.cells.values():
-        check(compose(layered(a.base, changes, [f"ablation={name}", f"scale={scale}"])))
+        check(compose(of_cell(config, changes, [f"ablation={name}", f"scale={scale}"])))
 
 
 @pytest.mark.parametrize("name", ["objective", "asma", "amr"])
@@ -35,3 +35,19 @@ def test_an_ablation_runs_to_its_table(name, tiny, tmp_path, monkeypatch):
     column = next(i for i, heading in enumerate(rows["cell"]) if heading.startswith("1-NN"))
     for cell in (*a.cells, "untrained", "raw"):
         assert 0 <= float(rows[cell][column].split()[0]) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("stm", 125_000), ("objective", 125_000), ("saa", 125_000), ("ratio", 187_500)]
+)
+def test_slims_ablations_are_shorter_than_its_other_tables_at_the_papers_scale(name, steps):
+    """Section 4.2: 150 epochs of 1,250 steps, ablations 100."""
+    line = [f"ablation={name}", "scale=paper"]
+    config = compose(line)
+    lengths = {
+        compose(of_cell(config, changes, [*line, "method=slim"])).train.length
+        for changes in config.ablation.cells.values()
+    }
+    assert lengths == {f"{steps} steps"}
+    shorter = compose(of_cell(config, next(iter(config.ablation.cells.values())), [*line, "train.length=5 steps"]))
+    assert shorter.train.length == "5 steps", "the command line wins"

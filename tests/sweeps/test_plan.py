@@ -274,3 +274,31 @@ def test_what_was_tuned_makes_no_cell_another_one(tiny, tmp_path):
     assert {c.method.name for c in cells.values()} == {"mamp", "slim"}
     assert {c.train.lr for c in cells.values()} == {0.003}
     assert {w.config.method.name for w in make_plan([*line, "ablation=hacm"])[1]} == {"hacm"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["seeds=[]"], "at least one"),
+        (["seeds=[0,0]"], "give each once"),
+        (["splits=[xsub,xsub]"], "give each once"),
+        (["threads=0"], "too few"),
+        (["workers=-1"], "too few"),
+        (["launch.lost=0"], "too few"),
+        (["device=gpu"], "known are auto, cpu, cuda"),
+        (["device=cuda:x"], "known are auto, cpu, cuda"),
+        (["device=cuda:99"], "this machine has"),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused_before_anything_runs(wrong, message, tiny):
+    with pytest.raises(BadInput, match=message) as caught:
+        make_plan([*(o for o in tiny if not o.startswith(wrong[0].partition("=")[0])), "method=mamp", *wrong])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_cluster_runs_on_gpus_is_planned_so_on_a_machine_without_one(tiny):
+    tiny = [o for o in tiny if not o.startswith("device")]
+    _, works = make_plan([*tiny, "method=mamp", "launcher=slurm", "launch.gpus=1"])
+    assert {w.config.device for w in works} == {"cuda"}
+    (here,) = (w for w in make_plan([*tiny, "method=mamp", "device=cpu"])[1] if w.cell == "mamp")
+    assert here.pretraining not in {w.pretraining for w in works}, "a GPU's last bits differ"

@@ -170,6 +170,10 @@ def test_gpus_are_handed_out_round_robin(monkeypatch):
     for slot in range(3):
         take_gpu(slot, "cuda", ranks=2)
     assert taken[4:] == [0, 2, 0], "each training has two of the four"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for slot in range(2):
+        take_gpu(slot, "cuda", ranks=2)
+    assert taken[7:] == [0, 0], "the third cannot hold a training of two"
 
 
 @pytest.mark.parametrize(
@@ -192,3 +196,20 @@ def test_there_are_as_many_workers_as_work_and_machine_allow(asked, works, count
 def test_a_cluster_gives_each_rank_its_gpu():
     with pytest.raises(BadInput, match=r"launch\.gpus=1 must be at least ranks=2"):
         check_launch(compose(["launcher=slurm", "launch.gpus=1", "ranks=2"]))
+
+
+def test_a_run_that_only_gets_a_newer_checkpoint_has_got_further(tmp_path):
+    records = Records(tmp_path)
+    assert records.progress("a") == 0
+    folder = records.run("a")
+    folder.mkdir()
+    places = [folder / "checkpoint.pt", records.encoder("a"), records.result_file("a", "j")]
+    before = 0
+    for number, path in enumerate(places, 1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, ns=(number, number))
+        assert records.progress("a", ["j"]) > before
+        before = records.progress("a", ["j"])
+    os.utime(places[0], ns=(9, 9))
+    assert records.progress("a", ["j"]) == 9

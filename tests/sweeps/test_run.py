@@ -14,7 +14,9 @@ import pytest
 
 from methods.base import support_matrix
 from methods.checkpoint import load_encoder
+from skeletons.errors import BadInput
 from sweeps import execute, run
+from sweeps.plan import make_plan
 from sweeps.records import Records
 from tests.sweeps.waiting import until, until_steps
 
@@ -187,6 +189,30 @@ def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     assert "mamp" in methods.split(", ")
     assert set(first) == {name for name, reason in support_matrix()["mamp"].items() if reason is None}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["forecast.json"], "what was counted is kept"
+
+
+def test_a_worker_that_would_train_something_else_than_was_planned_says_so(tiny, tmp_path, monkeypatch):
+    """E.g. on a node with a GPU, or another torch."""
+    (work,) = (w for w in make_plan([*tiny, "method=mamp", "ablation.floors=false"])[1] if w.cell == "mamp")
+    records = Records(tmp_path / "runs")
+    monkeypatch.setattr("torch.__version__", "9.9.9")
+    with pytest.raises(
+        BadInput, match=rf"torch 9.9.9\) would train \w+, not {work.pretraining}: its device, data, torch"
+    ):
+        execute.execute(work, records)
+    assert not records.encoder(work.pretraining).exists() and records.failure(work.pretraining)
+
+
+def test_dry_does_not_promise_what_failed_before(tiny, tmp_path, monkeypatch, capfd):
+    line = [*tiny, "method=mamp", "ablation.floors=false"]
+    monkeypatch.setattr(execute, "pretrain", lambda *_: 1 / 0)
+    assert run.main(line) == 1
+    capfd.readouterr()
+    assert run.main([*line, "dry=true"]) == 0
+    printed = capfd.readouterr().out
+    assert "failed before: division by zero" in printed and "1 pieces, 0 there, 0 to do" in printed
+    assert run.main([*line, "dry=true", "retry=failed"]) == 0
+    assert "1 pieces, 0 there, 1 to do" in capfd.readouterr().out
 
 
 def test_both_poolings_stand_side_by_side_and_what_is_equal_is_judged_once(tiny, tmp_path, table, capfd):

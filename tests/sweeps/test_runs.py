@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,18 @@ def test_show_tells_settings_curve_and_results(runs, capsys):
         assert text.startswith(works[0].pretraining) and "used by old as a, xsub seed 0" in text
     assert "commit = abcdefabcdef" in text and "1-NN: 75.00 on demo xsub, pooling mean" in text
     assert "█" in next(line for line in text.splitlines() if line.startswith("  loss"))
+
+
+def test_a_cell_alone_is_that_of_the_newest_plan_and_a_cell_of_a_grid_is_no_filter(runs, capsys):
+    records, _ = runs
+    made = sorted((work(c) for c in ("one", "two")), key=lambda w: w.pretraining, reverse=True)
+    named = [replace(one, cell="masking.ratio=0.7") for one in made]  # the newest one's identity comes first
+    for number, one in enumerate(named):
+        done(one, records)
+        path = plan(f"grid{number}", [one], records)
+        write_json(path, json.loads(path.read_text()) | {"written": float(number)})
+    assert said(capsys, "show", "masking.ratio=0.7", f"runs={records.root}").startswith(f"{named[1].pretraining}: ")
+    assert said(capsys, "show", "grid0:masking.ratio=0.7", f"runs={records.root}").startswith(named[0].pretraining)
 
 
 def test_diff_tells_settings_versions_code_and_scores(runs, capsys):

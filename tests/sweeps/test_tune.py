@@ -23,6 +23,7 @@ from sweeps.config import Config, compose, options, select
 from sweeps.plan import make_plan
 from sweeps.records import Records, read_json
 from sweeps.spaces import fit_space, read_space
+from sweeps.studies import half_width
 from sweeps.tuned import read_tuned, with_tuned, write_tuned
 from sweeps.workers import Event, Tell
 
@@ -284,6 +285,12 @@ def test_a_space_is_fitted_to_the_method(line):
     assert rate.high == 0.5 and wide.start["train.warmup"] == "3 steps", "the start lies inside"
 
 
+@pytest.mark.parametrize(("percent", "clips", "half"), [(100, 3, 28.1), (50, 100, 9.6), (0, 1000, 0.19)])
+def test_the_interval_of_a_score_is_wilsons(percent, clips, half):
+    """Brown, Cai & DasGupta (2001), equation 4."""
+    assert half_width(percent, clips) == pytest.approx(half, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -295,6 +302,18 @@ def test_a_space_is_fitted_to_the_method(line):
         ("parameters: [{key: train.warmup, kind: categorical, choices: [0 run]}]", "at least two choices"),
         ("parameters: [{key: train.rl, low: 1, high: 2}]", "train.rl.*did you mean 'train.lr'"),
         ("parameters: [{key: train.lr, low: 1, high: 2, when: {train.optimiser: sgd}}]", "mean 'train.optimizer'"),
+        ("parameters: [{key: train.lr, low: 0.1, high: .inf}]", "low and high are finite"),
+        ("parameters: [{key: masking.ratio, low: 0.5, high: 0.9, step: -0.1}]", "step is not negative"),
+        ("parameters: [{key: masking, kind: categorical, choices: [motion, random]}]", "single settings"),
+        ("parameters: [{key: method.name, kind: categorical, choices: [mamp, slim]}]", "single settings"),
+        ("parameters: [{key: seeds, kind: categorical, choices: [[0], [1]]}]", "single settings"),
+        ("parameters: [{key: train.lr, kind: int, low: 1, high: 3}]", "its kind is float"),
+        ("parameters: [{key: backbone.heads, low: 1, high: 4}]", "its kind is int"),
+        ("parameters: [{key: masking.strategy, kind: categorical, choices: [motion, moton]}]", "cannot be moton"),
+        (
+            "parameters: [{key: train.lr, low: 1e-4, high: 1e-2, along: [train.optimizer]}]",
+            "train.optimizer is no number",
+        ),
         ("parametres: []", "write `about: ...` and `parameters:`"),
         ("a: [", "no YAML"),
         ("parameters: [{key: heads.prototypes, kind: int, low: 8, high: 64}]", "nothing to tune for mamp"),
@@ -305,8 +324,9 @@ def test_a_wrong_space_is_refused_in_one_line(written, message, line, tmp_path):
     path.write_text(written)
     with pytest.raises(BadInput, match=re.compile(message)) as caught:
         tune.make_search([*line, f"tune={path}"])
-    assert str(path) in str(caught.value) or "nothing to tune" in message or "mean 'train." in message
-    assert "\n" not in str(caught.value) and not (tmp_path / "runs").exists()
+    said = str(caught.value)
+    assert str(path) in said or said.startswith("tune=own: ") or "mean 'train." in said
+    assert "\n" not in said and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -323,6 +343,8 @@ def test_a_wrong_space_is_refused_in_one_line(written, message, line, tmp_path):
         (["method=supervised"], "reads the labels"),
         (["method=untrained"], "trains nothing"),
         (["retry=all"], "unknown retry"),
+        (["score=linear_fast,retrieval"], "one protocol judges"),
+        (["budget=flops"], "a trial is compared by its length"),
         (["launcher=slurm"], "tuning runs on one machine"),
         (["tuned=nothing.yaml"], "nothing.yaml: no such file"),
     ],
