@@ -55,7 +55,7 @@ def test_a_rank_that_cannot_train_is_named(tiny, tmp_path, table, capfd, monkeyp
     monkeypatch.setattr(torch, "__version__", "0.0.0")  # in this process alone
     assert run.main([*tiny, "method=mamp", "protocol=retrieval", "ablation.floors=false", "ranks=2"]) == 1
     said = capfd.readouterr().err
-    assert "rank 1 of 2 ended before the training did" in said and "its data, torch or SkelBench differ" in said
+    assert "rank 1 of 2 ended before the training did" in said and "its device, data, torch or SkelBench differ" in said
     assert world() == 1 and not list((tmp_path / "runs").glob("*/encoder.safetensors"))
 
 
