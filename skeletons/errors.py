@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
@@ -76,7 +77,10 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
             file=sys.stderr,
             flush=True,
         )
-        sys.exit(143 if str(error) else 130)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        # At once: a worker's thread may be in the middle of a step, and would abort an orderly end.
+        os._exit(143 if str(error) else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
         sys.exit(141)
