@@ -90,13 +90,19 @@ class Drawing:
             self.pool = ProcessPoolExecutor(min(os.cpu_count() or 1, 8), context)
             self.drawn = [self.pool.submit(_draw, asked, self.root) for asked in self.todo]
 
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)  # interrupted, this process would leave its drawers behind
+
     def finished(self) -> tuple[list[Picture], list[Gap]]:
         """The pictures, in the order of the page, and those whose drawing failed."""
         if self.pool is None:
             reasons = [_draw(asked, self.root) for asked in self.todo]
         else:
             reasons = [_result(one) for one in self.drawn]
-            self.pool.shutdown()
         said = zip(self.todo, reasons)
         gaps = [Gap("Pictures", f"{asked.figure} of {asked.plan['name']}", why) for asked, why in said if why]
         found = []

@@ -118,9 +118,9 @@ def write_report(wanted: dict[str, str], records: Records, out: Path) -> Path:
     narrowed = {k: v for k, v in wanted.items() if k in ("data", "scale", "setting")}
     there = any((records.root / "plans").glob("*.json"))
     plans = chosen_plans(records, narrowed) if there or narrowed else []
-    drawing = Drawing(plans, records, out)
-    tables, gaps = everything(records, plans)
-    drawn, undrawn = drawing.finished()
+    with Drawing(plans, records, out) as drawing:
+        tables, gaps = everything(records, plans)
+        drawn, undrawn = drawing.finished()
     gaps += [*undrawn, *(Gap("Tables", "a plan", line) for line in read_plans(records)[1])]
     write_tables(tables, out)
     runs = {work["pretraining"] for plan in plans for work in plan["works"]} - {"raw"}

@@ -77,14 +77,13 @@ def write_result(
 ) -> None:
     """Put a result on file, its arrays first: where there is a result, there is all of it."""
     truth = torch.from_numpy(data.labels[part.test])
-    arrays = dict(result.arrays)
+    arrays: dict[str, Any] = dict(result.arrays)
     if result.predicted is not None:
         arrays["predicted"] = result.predicted.numpy()
     if arrays:
         arrays |= {"truth": truth.numpy(), "class_names": np.array(data.class_names)}
         with written_whole(records.arrays_file(work.pretraining, judgement.identity)) as temporary:
-            # NumPy's stubs take any keyword for `allow_pickle`, a bool.
-            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(temporary, **arrays)
     about = {
         "protocol": judgement.protocol,
         "identity": judgement.identity,

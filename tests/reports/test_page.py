@@ -255,7 +255,8 @@ def test_a_drawer_that_is_killed_leaves_a_line_and_the_page(tmp_path, monkeypatc
     monkeypatch.setattr(drawn, "OF_CLIPS", {"augment": "Augmentations"})
     monkeypatch.setattr(drawn, "_draw", killed)
     plans = [{"name": "a", "data": "demo", "works": []}]
-    found, (gap,) = drawn.Drawing(plans, Records(tmp_path / "runs"), tmp_path).finished()
+    with drawn.Drawing(plans, Records(tmp_path / "runs"), tmp_path) as drawing:
+        found, (gap,) = drawing.finished()
     assert not found and "a process that draws was killed" in gap.why
 
 
