@@ -34,7 +34,7 @@ from skeletons.sources import DataConfig
 from sweeps.groups import GROUPS, chosen_files, options, read
 
 # Fields of Config that say how a command runs, and nothing of what it makes.
-OF_THE_COMMAND = ("launcher", "launch", "storage", "workers", "retry", "page", "dry")
+OF_THE_COMMAND = ("cells", "launcher", "launch", "storage", "workers", "retry", "page", "dry")
 
 
 @dataclass
@@ -141,6 +141,7 @@ class Config:
         tuned: file of settings that sweeps/tune.py found; those on the command line win over them.
         setting, scale: names of the chosen groups, for the record.
         budget: the cost that a table's cells share: clips, flops or seconds (see sweeps/budget.py).
+        cells: of the ablation; empty means all of them. The floors stay.
         seeds: one run of each cell for each seed.
         splits: splits to run; empty means `data.split` alone, `[folds]` every fold of the data.
         device: auto, cpu, cuda or cuda:N.
@@ -176,6 +177,7 @@ class Config:
     setting: str = "paper"
     scale: str = "demo"
     budget: str = "clips"
+    cells: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     splits: list[str] = field(default_factory=list)
     device: str = "auto"

@@ -130,7 +130,7 @@ def check_command(config: Config) -> None:
     there."""
     import torch
 
-    for name in ("seeds", "splits"):
+    for name in ("cells", "seeds", "splits"):
         values = getattr(config, name)
         if len(set(values)) < len(values) or (name == "seeds" and not values):
             raise BadInput(f"{name}={values}: give each once, and at least one, e.g. 'seeds=[0,1,2]'")
@@ -236,6 +236,28 @@ def of_cell(config: Config, changes: Sequence[str], said: Sequence[str]) -> list
     return layered(ablation.at.get(config.scale, []), ablation.base, changes, said)
 
 
+def composed_cells(config: Config, grid: dict[str, list[str]], line: Sequence[str]) -> tuple[dict[str, Config], Config]:
+    """The configuration of every cell that is wanted, and the reference cell's, wanted or not.
+
+    Args:
+        grid: the command line's own cells.
+        line: the rest of it.
+    """
+    cells = {"encoder": []} if config.encoder else grid or config.ablation.cells or {config.method.name: []}
+    if strange := [cell for cell in config.cells if cell not in cells]:
+        raise unknown("cell", strange[0], list(cells))
+    if config.encoder:
+        given = as_given(config, {o.partition("=")[0] for o in with_tuned(line)})
+        return {"encoder": given}, given
+    wanted = [cell for cell in cells if cell in config.cells] or list(cells)
+    reference = config.ablation.reference if config.ablation.reference in cells else next(iter(cells))
+    composed = {}
+    for cell in dict.fromkeys([*wanted, reference]):
+        composed[cell] = compose(with_tuned(of_cell(config, cells[cell], line)))
+        check(composed[cell])
+    return {cell: composed[cell] for cell in wanted}, composed[reference]
+
+
 def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     """The configuration of the command line, and every piece of work it asks for, floors first.
 
@@ -248,16 +270,7 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
         plain.append("device=cuda")  # this machine may have none
         config = replace(config, device="cuda")
     check_command(config)
-    said = {o.partition("=")[0] for o in with_tuned(plain)}
-    composed: dict[str, Config] = {}
-    if config.encoder:
-        composed, cells = {"encoder": as_given(config, said)}, {}
-    else:
-        cells = grid or config.ablation.cells or {config.method.name: []}
-    for cell, changes in cells.items():
-        composed[cell] = compose(with_tuned(of_cell(config, changes, plain)))
-        check(composed[cell])
-    reference = composed.get(config.ablation.reference) or next(iter(composed.values()))
+    composed, reference = composed_cells(config, grid, plain)
     if config.budget != "clips":
         from sweeps.budget import equalise  # it trains a few steps, so it stands above this file
 

@@ -7,6 +7,7 @@ tuned=PATH           with the settings in a file      (that sweeps/tune.py wrote
 data=NAME            demo, irds, nwucla, utdmhad, sbu, ntu60, ntu120, archive   (data.stream=joint|bone|motion)
 scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   masking=NAME   augment=NAME
 grid.KEY=a,b,c       cross values into cells
+cells=[a,b]          only these cells of an ablation, beside the floors
 seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true    retry=failed
 launcher=local|slurm|ray   storage=journal|postgresql://USER@HOST/DATABASE   launch.FIELD=VALUE   beyond one machine
 records=mlflow       results travel over the server of MLFLOW_TRACKING_URI: for machines that share no folder

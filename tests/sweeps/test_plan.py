@@ -26,6 +26,14 @@ def test_table_6_has_its_five_cells_and_two_floors(tiny):
     assert strategies["dual"] == ("tube", "tube")
 
 
+def test_some_of_an_ablations_cells_are_pieces_of_the_whole_table(tiny):
+    whole = {(w.cell, w.pretraining) for w in make_plan([*tiny, "ablation=mamp", "budget=flops"])[1]}
+    line = [*tiny, "ablation=mamp", "budget=flops", "cells=[joints random,random]"]
+    some = [(w.cell, w.pretraining) for w in make_plan(line)[1]]
+    assert [cell for cell, _ in some] == ["raw", "untrained", "joints random", "random"]
+    assert whole.issuperset(some)  # also the untrained encoder's, and lengths made equal to the reference cell's
+
+
 @pytest.mark.parametrize(
     "neutral",
     [
@@ -282,6 +290,8 @@ def test_what_was_tuned_makes_no_cell_another_one(tiny, tmp_path):
         (["seeds=[]"], "at least one"),
         (["seeds=[0,0]"], "give each once"),
         (["splits=[xsub,xsub]"], "give each once"),
+        (["ablation=mamp", "cells=[joint]"], "unknown cell 'joint'; did you mean 'joints'"),
+        (["cells=[full]"], "unknown cell 'full'"),
         (["threads=0"], "too few"),
         (["workers=-1"], "too few"),
         (["launch.lost=0"], "too few"),
