@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from reports.bodies import draw_bodies, from_the_front
 from reports.masks import liveliest
-from reports.style import LABEL, TICK, titled
+from reports.style import LABEL, titled
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.clips import Clips
 from skeletons.errors import BadInput, unknown
@@ -31,6 +31,7 @@ from sweeps.identity import data_of
 
 MANY = 8  # moments, and draws
 ROW, WIDTH = 1.33, 11.5  # inches
+SPACE = 2.1  # from one body to the next, in halves of its place
 GHOST = "#c8c8c8"  # the clip as it is, behind
 TURN = np.radians(20)  # so that one sees which way a body faces
 WHAT = ("rotation", "mirroring", "scaling")
@@ -72,20 +73,19 @@ def augmentation_gallery(config: Config, wanted: dict[str, str]) -> Figure:
     moments = np.linspace(0, len(joints) - 1, MANY).round().astype(int)
     middle = _pose(joints, topology)
     figure = Figure(figsize=(WIDTH, ROW * (1 + len(ROWS)) + 1.0), layout="constrained")
-    panels = figure.subplots(1 + len(ROWS), MANY)
+    panels = figure.subplots(1 + len(ROWS), 1)
     frame = _camera(joints, seen, topology)
     half = 0.6 * float(np.quantile(np.ptp(joints[..., 1], axis=1), 0.9))
 
     def row(number: int, label: str, bodies: np.ndarray, at: np.ndarray, names: np.ndarray | None = None) -> None:
-        for axes, body, moment in zip(panels[number], bodies, at):
-            there = seen[moment] if names is None else seen[moment][names]
-            behind = None if number == 0 else joints[moment]
-            _body(axes, body, behind, there, frame, topology, half)
-        panels[number][0].set_ylabel(label, fontsize=LABEL)
+        there = seen[at] if names is None else seen[at][:, names]
+        _bodies(panels[number], bodies @ frame, joints[at] @ frame, there, topology, half, ghost=number > 0)
+        panels[number].set_ylabel(label, fontsize=LABEL)
 
     row(0, "as it is,\nover time", joints[moments], moments)
-    for axes, moment in zip(panels[0], moments):
-        axes.set_title(f"frame {moment + 1}", fontsize=TICK, pad=2)
+    panels[0].xaxis.tick_top()
+    panels[0].set_xticks(SPACE * half * np.arange(MANY), [f"frame {moment + 1}" for moment in moments])
+    panels[0].tick_params(length=0, pad=0)
     for number, (what, kind) in enumerate(ROWS, 1):
         drawn = augmented(joints, config.augment, topology, what, kind, seed)
         if what == "mirroring":  # there is one mirror image: it is shown over time
@@ -135,24 +135,32 @@ def _camera(joints: np.ndarray, seen: np.ndarray, topology: Topology) -> np.ndar
     return np.linalg.lstsq(joints.reshape(-1, 3).astype(float), turned.reshape(-1, 2).astype(float), rcond=None)[0]
 
 
-def _body(
+def _bodies(
     axes: Axes,
-    body: np.ndarray,
-    behind: np.ndarray | None,
+    points: np.ndarray,
+    before: np.ndarray,
     seen: np.ndarray,
-    frame: np.ndarray,
     topology: Topology,
     half: float,
+    ghost: bool,
 ) -> None:
-    """One body, its root in the place that it has without augmentation, and behind it how it was."""
-    original = (body if behind is None else behind) @ frame
-    points = body @ frame
-    points = points - points[topology.root] + original[topology.root]
-    if behind is not None:
-        child, parent = np.array(topology.bones).T
-        axes.add_collection(LineCollection(list(original[np.stack([child, parent], 1)]), colors=GHOST, linewidths=1.6))
-    draw_bodies(axes, points[None, None], seen[None, None], topology, 1.6, sides=True)
-    x, y = (original.max(0) + original.min(0)) / 2
-    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[])
+    """Bodies beside each other, each with its root in the place that it has without augmentation.
+
+    Args:
+        points: (body, joint, 2).
+        before: the same without augmentation, drawn behind them where `ghost` says so.
+        seen: bool (body, joint).
+        half: of a body's place, in metres.
+    """
+    centre = (before.max(1) + before.min(1)) / 2
+    centre[:, 0] -= SPACE * half * np.arange(len(points))
+    root = slice(topology.root, topology.root + 1)
+    points = points - points[:, root] + before[:, root] - centre[:, None]
+    if ghost:
+        lines = (before - centre[:, None])[:, np.array(topology.bones)].reshape(-1, 2, 2)
+        axes.add_collection(LineCollection(list(lines), colors=GHOST, linewidths=1.6))
+    draw_bodies(axes, points[:, None], seen[:, None], topology, 1.6, sides=True)
+    across = SPACE * half * (len(points) - 1)
+    axes.set(xlim=(-half, across + half), ylim=(-half, half), xticks=[], yticks=[])
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)

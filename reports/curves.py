@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
 from reports.chosen import Arguments, cells_in, split_in
@@ -45,10 +44,10 @@ def lines_of(records: Records, identity: str) -> dict[str, tuple[np.ndarray, np.
 
 
 def _batch(text: str) -> int:
-    """Of a configuration's text, `train.batch`: its section alone is read, for the whole takes far longer."""
-    section = re.search(r"^train:\n(?:[ ].*\n)+", text, re.MULTILINE)
-    assert section is not None, "a run's configuration has a section `train`"
-    return int(yaml.load(section[0], Loader=yaml.SafeLoader)["train"]["batch"])
+    """Of a configuration as sweeps write it, `train.batch`; reading all of it takes far longer."""
+    found = re.search(r"^train:\n(?:  .*\n)*?  batch: (\d+)$", text, re.MULTILINE)
+    assert found is not None, "a run's configuration has a section `train` with a batch"
+    return int(found[1])
 
 
 def together(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from methods.encoder import make_encoder
 from methods.masking import MaskContext, all_strategies, mask_context, strategy
-from reports.style import BLUE, titled
+from reports.bodies import from_the_front
+from reports.style import BLUE, TICK, titled
 from skeletons.clips import Clips
 from skeletons.errors import unknown
 from skeletons.randomness import Draws
@@ -74,54 +76,68 @@ def mask_gallery(config: Config, wanted: dict[str, str]) -> Figure:
     known = all_strategies()
     strategies = sorted((s for s in known if s != "none"), key=lambda s: sorted(known[s].needs, reverse=True))
     order = [j for members in topology.parts.values() for j in members]
+    patches = np.linspace(0, context.joints.shape[1] // context.patch - 1, MOMENTS).round().astype(int)
+    bodies, step = _bodies(context, topology, patches)
     figure = Figure(figsize=(WIDTH, ROW * len(strategies) + 1.0), layout="constrained")
-    grid = figure.add_gridspec(len(strategies), 2 + MOMENTS, width_ratios=[1.4, 3.2, *[1.0] * MOMENTS])
-    for row, chosen in enumerate(strategies):
+    panels = figure.subplots(len(strategies), 2, width_ratios=[4, 3])
+    for (tokens, shown), chosen in zip(panels, strategies):
         mask = strategy(chosen, config.masking)(context, Draws(seed, "gallery").fork("mask"))[0]
-        label = figure.add_subplot(grid[row, 0])
-        label.axis("off")
-        label.text(
-            1, 0.5, f"{chosen.replace('_', ' ')}\n{100 * mask.float().mean():.0f} % hidden", ha="right", va="center"
-        )
-        _draw_mask(figure.add_subplot(grid[row, 1]), mask[:, order], topology, last=row == len(strategies) - 1)
-        for column in range(MOMENTS):
-            patch = round(column * (len(mask) - 1) / (MOMENTS - 1))
-            frame = patch * context.patch + context.patch // 2
-            axes = figure.add_subplot(grid[row, 2 + column])
-            _draw_body(axes, context.joints[0, frame], mask[patch], topology)
-            if row == 0:
-                axes.set_title(f"patch {patch + 1}", fontsize=8)
+        _draw_mask(tokens, mask[:, order], topology)
+        label = f"{chosen.replace('_', ' ')}\n{100 * mask.float().mean():.0f} % hidden"
+        tokens.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=8)
+        _draw_bodies(shown, bodies, mask[patches].numpy(), topology)
+        shown.set(xlim=(-step / 2, step * (MOMENTS - 0.5)), xticks=[], yticks=[])
+        shown.set_aspect("equal")
+        shown.spines[:].set_visible(False)
+    panels[-1][0].set_xlabel("time patches", fontsize=TICK)
+    top = panels[0][1]
+    top.xaxis.tick_top()
+    top.set_xticks(step * np.arange(MOMENTS), [f"patch {patch + 1}" for patch in patches])
+    top.tick_params(length=0)
     low, high = config.masking.range()
     asked = f"{100 * low:.0f} %" if low == high else f"{100 * low:.0f}-{100 * high:.0f} %"
     titled(figure, f"What each masking strategy hides: {config.data.name}, clip {name}, asked for {asked}")
     return figure
 
 
-def _draw_mask(axes: Axes, mask: Tensor, topology: Topology, last: bool) -> None:
+def _draw_mask(axes: Axes, mask: Tensor, topology: Topology) -> None:
     """Tokens as cells, joints by part; hidden ones light."""
     cells = (~mask).T.numpy()
     axes.pcolormesh(cells, cmap=ListedColormap([HIDDEN, SHOWN]), vmin=0, vmax=1, edgecolors="white", linewidth=0.4)
     axes.invert_yaxis()
     sizes = np.array([len(m) for m in topology.parts.values()])
     ends = sizes.cumsum()
-    for end in ends[:-1]:
-        axes.axhline(end, color="black", linewidth=0.8)
+    axes.hlines(ends[:-1], 0, len(mask), color="black", linewidth=0.8)
     axes.set_yticks(ends - sizes / 2, [p.replace("_", " ") for p in topology.parts], fontsize=5.5)
     axes.set_xticks([])
     axes.tick_params(length=0)
-    if last:
-        axes.set_xlabel("time patches", fontsize=8)
 
 
-def _draw_body(axes: Axes, joints: Tensor, hidden: Tensor, topology: Topology) -> None:
-    """The body from the front; hidden joints hollow, bones to them dotted."""
-    x, y = joints[:, 0].numpy(), joints[:, 1].numpy()
-    gone = hidden.numpy()
-    for child, parent in topology.bones:
-        lost = gone[child] or gone[parent]
-        colour, width, style = ("#b0b0b0", 0.8, ":") if lost else (SHOWN, 1.4, "-")
-        axes.plot(x[[child, parent]], y[[child, parent]], style, color=colour, linewidth=width, zorder=1)
-    axes.scatter(x[gone], y[gone], s=7, facecolors="white", edgecolors="#909090", linewidths=0.6, zorder=2)
-    axes.scatter(x[~gone], y[~gone], s=8, color=SHOWN, zorder=3)
-    axes.set_aspect("equal")
-    axes.axis("off")
+def _bodies(context: MaskContext, topology: Topology, patches: np.ndarray) -> tuple[np.ndarray, float]:
+    """The body in the middle of some patches, as one who looks at its front sees it: (moment, joint, 2), each moment
+    to the right of the one before, and by how much."""
+    frames = patches * context.patch + context.patch // 2
+    joints = context.joints[0, frames].numpy()
+    points = from_the_front(joints[:, None], np.ones((*joints.shape[:1], 1, joints.shape[1]), bool), topology)[:, 0]
+    left, right = points[..., 0].min(1), points[..., 0].max(1)
+    points[..., 0] -= (left + right)[:, None] / 2  # who walks stays in the picture
+    step = max(1.1 * float((right - left).max()), 0.8 * float(np.ptp(points[..., 1])))
+    points[..., 0] += step * np.arange(len(patches))[:, None]
+    return points, step
+
+
+def _draw_bodies(axes: Axes, points: np.ndarray, gone: np.ndarray, topology: Topology) -> None:
+    """Hidden joints hollow, bones to them dotted.
+
+    Args:
+        points: (moment, joint, 2).
+        gone: bool (moment, joint).
+    """
+    child, parent = np.array(topology.bones).T
+    bones, lost = points[:, np.stack([child, parent], 1)], gone[:, child] | gone[:, parent]
+    axes.add_collection(LineCollection(list(bones[lost]), colors="#b0b0b0", linewidths=0.8, linestyles=":", zorder=1))
+    axes.add_collection(LineCollection(list(bones[~lost]), colors=SHOWN, linewidths=1.4, zorder=1))
+    axes.scatter(
+        points[gone, 0], points[gone, 1], s=7, facecolors="white", edgecolors="#909090", linewidths=0.6, zorder=2
+    )
+    axes.scatter(points[~gone, 0], points[~gone, 1], s=8, color=SHOWN, zorder=3)

@@ -156,11 +156,12 @@ def clip_animation(config: Config, wanted: dict[str, str], path: Path | BinaryIO
         _prepare(axes, clips, int(row), points[seen])
     figure.set_dpi(80)
     canvas, images = FigureCanvasAgg(figure), []
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)  # what stays is drawn once
     for moment in range(len(times)):
+        canvas.restore_region(still)
         for axes, row, panel in zip(places, rows, panels):
             _show(axes, clips, int(row), panel, moment)
-        canvas.draw()
-        figure.set_layout_engine("none")  # it stays as the first moment needs it
         images.append(Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB"))
     images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / PACE), loop=0)
 
@@ -200,12 +201,13 @@ def _prepare(axes: Axes, clips: Clips, row: int, shown: np.ndarray) -> None:
 
 
 def _show(axes: Axes, clips: Clips, row: int, panel: tuple[np.ndarray, np.ndarray], moment: int) -> None:
-    """The bodies at a moment, in the place of those before."""
+    """The bodies at a moment, drawn at once and forgotten."""
     points, seen = panel
-    for artist in [*axes.collections, *axes.lines]:
-        artist.remove()
     two = clips.present[row, 1:].any()
     parts = [slice(None)] if two else [slice(view, view + 1) for view in range(points.shape[1])]
     for part in parts:
         now = points[moment : moment + 1, part], seen[moment : moment + 1, part]
         draw_bodies(axes, *now, clips.topology, 1.6, sides=True)
+    for artist in [*axes.collections, *axes.lines]:
+        axes.draw_artist(artist)
+        artist.remove()
