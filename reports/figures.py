@@ -26,7 +26,6 @@ figure=tuning      its history, the curves that pruned, and what mattered   (stu
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -57,7 +56,7 @@ from reports.tuning import tuning_picture
 from skeletons.errors import BadInput, command, unknown
 from skeletons.whole import written_whole
 from sweeps.config import Config, compose
-from sweeps.records import Records
+from sweeps.records import Records, out_folder
 
 FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {
     "masks": mask_gallery,
@@ -137,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
         drawn, name = FROM_STUDIES[given["figure"]](Records(given.get("runs", "runs")), given)
     else:
         drawn, name = (from_clips if given["figure"] in FROM_CLIPS else from_records)(arguments)
-    out = Path(given.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+    out = Path(given.get("out") or out_folder())
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
         path = out / f"{name}.{suffix}"

@@ -10,7 +10,6 @@ records=mlflow     of the records on the tracking server
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ if __name__ == "__main__":
 
 from reports.formats import FORMATS, Table, as_text
 from skeletons.errors import BadInput, command, unknown
-from sweeps.records import Records, read_json, write_text
+from sweeps.records import Records, out_folder, read_json, write_text
 
 KEYS = ("table", "figure", "page", "data", "scale", "setting", "plan", "runs", "records", "out")
 PAGE = "report.html"
@@ -149,7 +148,7 @@ def main(arguments: Sequence[str]) -> int:
     for key in wanted:
         if key not in KEYS:
             raise unknown("argument", key, KEYS)
-    out = Path(wanted.get("out") or os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+    out = Path(wanted.get("out") or out_folder())
     records = records_of(wanted)
     if "table" in wanted or "plan" in wanted:
         tables = one_table(wanted, records)

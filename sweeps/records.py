@@ -181,6 +181,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def out_folder() -> Path:
+    """Where tables and pictures go, if nothing else is said: $SKELBENCH_OUT, or reports/out."""
+    return Path(os.environ.get("SKELBENCH_OUT") or Path(__file__).resolve().parents[1] / "reports" / "out")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")

@@ -16,7 +16,6 @@ SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -38,7 +37,7 @@ from sweeps.mirror import Mirror
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.ranks import under_torchrun
-from sweeps.records import Records, write_json
+from sweeps.records import Records, out_folder, write_json
 from sweeps.remote import fetch, send_plan, send_runs
 from sweeps.tuned import read_tuned
 
@@ -163,7 +162,7 @@ def main(command: Sequence[str]) -> int:
         report = [sys.executable, str(ROOT / "reports" / "make.py"), f"plan={name}", f"runs={records.root}"]
         report += [] if config.page else ["page=false"]
         shown = subprocess.run(report).returncode
-        out = Path(os.environ.get("SKELBENCH_OUT") or ROOT / "reports" / "out")
+        out = out_folder()
         drawn = [picture for picture in out.glob(f"pictures/*-{name}-*") if picture.stat().st_size]
         mirror.close(sorted([*out.glob(f"*{name}*"), *drawn]))
     before = {w.key for w in missing} - {w.key for w in todo}

@@ -101,6 +101,7 @@ def _told(trial: FrozenTrial) -> dict[str, Any]:
         "curve": {str(place): value for place, value in sorted(trial.intermediate_values.items())},
         "reason": reason,
         "runs": trial.user_attrs.get("runs", []),
+        "began": trial.datetime_start.timestamp() if trial.datetime_start else None,
         "seconds": (done - trial.datetime_start).total_seconds() if done and trial.datetime_start else None,
     }
 

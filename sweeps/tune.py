@@ -34,8 +34,10 @@ from skeletons.errors import BadInput, command, unknown
 from sweeps.budget import step_seconds
 from sweeps.config import Config
 from sweeps.identity import data_of
+from sweeps.mirror_study import StudyMirror
 from sweeps.plan import Work
 from sweeps.progress import Progress
+from sweeps.records import out_folder
 from sweeps.spaces import Space, fit_space, read_space
 from sweeps.studies import best_file, conclude, summary
 from sweeps.supervise import FRUITLESS
@@ -140,21 +142,28 @@ def main(line: Sequence[str]) -> int:
     study = open_search(search)
     written = "python sweeps/tune.py " + " ".join(line)
     left = to_do(search, study)
-    if left > 0:
-        workers = worker_count(works[0].config, left)
-        with Progress(left, workers) as progress:
+    with StudyMirror(search.root, search.name, works[0].config) as mirror:
+        if left > 0:
+            workers = worker_count(works[0].config, left)
+            with Progress(left, workers) as progress:
 
-            def tell(event: Event) -> None:
-                progress.event(*event)
-                if event[0] in ("finished", "failed"):
-                    conclude(search, works, study, written)
+                def tell(event: Event) -> None:
+                    progress.event(*event)
+                    if event[0] in ("finished", "failed"):
+                        mirror.show_study(conclude(search, works, study, written))
 
-            run_all(search, works[0].config, workers, tell)
-    found = conclude(search, works, study, written)
-    print(summary(found, best_file(search)))
-    sys.stdout.flush()
-    drawing = [sys.executable, str(ROOT / "reports" / "figures.py"), "figure=tuning", f"study={search.name}"]
-    return subprocess.run([*drawing, f"runs={search.root}"]).returncode if found["best"] is not None else 1
+                run_all(search, works[0].config, workers, tell)
+        found = conclude(search, works, study, written)
+        mirror.show_study(found)
+        print(summary(found, best_file(search)))
+        sys.stdout.flush()
+        shown, pictures = 1, []
+        if found["best"] is not None:
+            drawing = [sys.executable, str(ROOT / "reports" / "figures.py"), "figure=tuning", f"study={search.name}"]
+            shown = subprocess.run([*drawing, f"runs={search.root}"]).returncode
+            pictures = sorted(out_folder().glob(f"*{search.name}*"))
+        mirror.close([search.journal.with_suffix(".json"), best_file(search), *pictures])
+    return shown
 
 
 def run_all(search: Search, config: Config, workers: int, tell: Tell) -> None:

@@ -15,9 +15,9 @@ from protocols.features import extract
 from skeletons.errors import BadInput
 from skeletons.sampling import ClipTensors, ViewConfig
 from skeletons.topology import KINECT_V2
-from sweeps import mirror, tracking
+from sweeps import mirror, tracking, window
 from sweeps.config import Config
-from sweeps.mirror import Mirror, settings_of
+from sweeps.mirror import Mirror, Piece, settings_of
 from sweeps.model import recordings, save_model
 from sweeps.records import Records, write_json
 from sweeps.tracking import all_runs, open_client
@@ -77,12 +77,12 @@ def test_a_second_call_shows_nothing_twice_even_where_its_marks_are_lost(records
     assert show(records, works) == ""
     _, first = nested(records)
     assert set(first) >= {w.cell for w in works}
-    monkeypatch.setattr(mirror, "open_client", lambda folder: pytest.fail("a call with nothing new opens MLflow"))
+    monkeypatch.setattr(window, "open_client", lambda folder: pytest.fail("a call with nothing new opens MLflow"))
     assert show(records, works) == ""
     monkeypatch.undo()
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     next((records.root / "mlflow").glob("mirrored-plan-it*.json")).unlink()
-    monkeypatch.setattr(Mirror, "_fill", lambda *a: pytest.fail("what is whole is not written again"))
+    monkeypatch.setattr(Piece, "fill", lambda *a: pytest.fail("what is whole is not written again"))
     assert show(records, works) == ""
     assert {c: r.info.run_id for c, r in nested(records)[1].items()} == {c: r.info.run_id for c, r in first.items()}
 
@@ -91,7 +91,7 @@ def test_a_half_written_run_is_completed(records, monkeypatch, capsys):
     one = work("half")
     done(one, records)
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "_keep_model", lambda *a: 1 / 0)
+        patch.setattr(Piece, "_keep_model", lambda *a: 1 / 0)
         assert show(records, [one]) == "division by zero"
     assert "does not show everything: division by zero; the records are complete" in capsys.readouterr().err
     assert show(records, [one]) == ""

@@ -24,10 +24,12 @@ from sweeps.plan import make_plan
 from sweeps.records import Records, read_json
 from sweeps.spaces import fit_space, read_space
 from sweeps.studies import half_width
+from sweeps.tracking import all_runs, open_client
 from sweeps.tuned import read_tuned, with_tuned, write_tuned
 from sweeps.workers import Event, Tell
 
 ROOT = Path(__file__).resolve().parents[2]
+UNSEEN = {"loss": 1.0, "feature_rank": 1.0, "clips_per_second": 1.0}  # what a pretended trial logs beside its kNN
 SHORT = ("method=mamp", "tune=optimizer", "score=retrieval", "train.evaluations=2")
 
 
@@ -58,7 +60,7 @@ def pretended(line, monkeypatch):
         evaluations = work.config.train.evaluations
         for n in range(evaluations):
             step = round(6 * (n + 1) / evaluations)
-            report("training", {"step": step, "steps": 6, "knn": quality(work) - 10 / (n + 1)})
+            report("training", {"step": step, "steps": 6, **UNSEEN, "knn": quality(work) - 10 / (n + 1)})
         (folder / "encoder.safetensors").touch()
         (folder / "checkpoint.pt").unlink()
 
@@ -162,6 +164,30 @@ def test_the_start_is_never_pruned_and_remains_the_best_where_nothing_is_better(
     search = replace(search, root=tmp_path / "runs")
     found = tune.conclude(search, works, tuning.open_search(search), "a test")
     assert found["best"] == 0 and read_tuned(tune.best_file(search))["overrides"][-1] == "train.lr=0.002"
+
+
+@pytest.mark.usefixtures("pretended")
+def test_mlflow_shows_each_trial_once_with_what_was_tried_its_curve_and_score(line, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    line = [*(o for o in line if not o.startswith("train.evaluations")), "train.evaluations=4"]
+    assert tune.main([*line, "trials=4"]) == 0
+    assert tune.main([*line, "trials=9"]) == 0
+    (file,) = (tmp_path / "runs" / "studies").glob("tune-*.json")
+    told = {f"trial {t['number']}": t for t in (read_json(file) or {})["trials"]}
+    client = open_client(tmp_path / "runs" / "mlflow")
+    runs = all_runs(client, client.get_experiment_by_name("tuning").experiment_id)
+    (parent,) = (one for one in runs if one.data.tags.get("kind") == "study")
+    shown = {one.data.tags["key"]: one for one in runs if one.info.run_id != parent.info.run_id}
+    assert len(shown) == len(runs) - 1 == len(told) == 9
+    for key, one in shown.items():
+        wanted, curve = told[key], client.get_metric_history(one.info.run_id, "knn")
+        assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert one.data.params == {name: str(value) for name, value in wanted["params"].items()}
+        assert {str(m.step): m.value for m in curve} == wanted["curve"]
+        assert one.data.metrics.get("score") == wanted["value"]
+        assert one.info.status == ("FINISHED" if wanted["state"] == "complete" else "KILLED")
+    kept = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert {file.name, file.with_suffix(".yaml").name} < kept and any(name.endswith(".png") for name in kept)
 
 
 def test_what_diverges_is_kept_away_from_and_what_fails_is_done_again_when_asked(line, tmp_path, monkeypatch):
