@@ -17,7 +17,7 @@ from methods.encoder import Encoder, EncoderConfig, Tokens, patchify
 from methods.hyperbolic import exp0
 from skeletons.topology import Topology
 
-VERSION = 1
+VERSION = 2
 
 
 def rotary(time: Int[Tensor, "*token"], head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -154,6 +154,7 @@ class Transformer(Encoder):
         self.blocks = nn.ModuleList(Block(c.width, c.heads, hidden, c.mlp, c.norm_eps, r) for r in rates)
         self.norm = nn.LayerNorm(c.width, c.norm_eps)
         initialise(self, c.init, c.width)
+        self.embed.reset_parameters()  # a convolution in MAMP's and SLiM's code: it stays as PyTorch starts it
         for p in (self.joint, self.time):
             if p is not None:
                 nn.init.trunc_normal_(p, std=0.02)

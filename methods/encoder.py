@@ -30,7 +30,8 @@ class EncoderConfig:
         mlp: gelu or swiglu.
         mlp_hidden: its hidden width; 0 means 4 x width (gelu) or 8/3 x width rounded up to 8 (swiglu).
         norm_eps: of every LayerNorm.
-        init: trunc_normal (std 0.02 at width 256; DINOv2) or xavier (MAE).
+        init: of linear layers: trunc_normal (std 0.02 at width 256; DINOv2) or xavier (MAE). The patch embedding starts
+            as PyTorch's convolutions do.
         mask_token: embedding (replaces the patch embedding before the joint embedding is added) or paper (after it,
             SLiM's Eq. 3 read literally: all hidden joints of one time patch become the same token).
         drop_path: largest rate of stochastic depth, growing linearly over the blocks.

@@ -86,7 +86,10 @@ class PrototypeHead(nn.Module):
             nn.init.trunc_normal_(linear.weight, std=std)
             nn.init.zeros_(linear.bias)
             self.mlp.append(linear)
-        self.weight = nn.Parameter(torch.randn(config.prototypes, config.bottleneck))  # only its directions matter
+        # As PyTorch starts a linear layer, which DINO's last one is. Only directions matter, but the longer a row, the
+        # less a step of Adam turns it: from N(0, 1), 28 times as long at the paper's width, they would hardly move.
+        self.weight = nn.Parameter(torch.empty(config.prototypes, config.bottleneck))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row bottleneck"]:
         """Unit vectors, in float32 at least: under autocast only the MLP runs in bfloat16."""

@@ -8,12 +8,13 @@ out of each global view's interval (appendix B).
   teacher's assignment over prototypes for the same token of the unmasked view.
 - GLCL (Eq. 6): the teacher's class token of an anchor (each global view in turn) is the target for the student's class
   tokens of the other global view and of the local views inside the anchor, half of which are masked too (section 3.3).
-- KoLeo spreads the student's global class tokens (appendix A).
+- KoLeo spreads the student's global class tokens (the released code; appendix A says local features).
 
 L = MFM + lambda GLCL + 0.1 KoLeo. The paper writes Eqs. 4 and 6 as sums; here they are means (over a view's hidden
 tokens, then views; over anchor-view pairs), as in the released code, for only then does lambda = 1 mean anything.
 Teacher targets are balanced by Sinkhorn-Knopp. Where the paper is silent the released code's value stands: student
-temperature 0.1, teacher 0.07, unit prototype gain, weight decay, clipping, the teacher as the encoder that is kept.
+temperature 0.1, teacher 0.07, weight decay, clipping, the teacher as the encoder that is kept. The prototypes' gain
+stays 1, where the release's only starts there.
 ASSUMPTION: the global view that GLCL compares is not masked (Eq. 5); `masked_globals` takes the class token of the
 masked view instead, as the released code does. The other flags of this file are the release's too; `slim_released`
 sets them all.
@@ -87,6 +88,7 @@ class Slim(Method):
     """See the module's text. The teacher is the encoder that is kept."""
 
     name = "slim"
+    version = 2  # 2: prototypes start shorter, so they turn faster
     Config = SlimConfig
     accepts = frozenset({"none", "patches", "topology", "embeddings"})
     crops = 2

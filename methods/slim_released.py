@@ -33,10 +33,11 @@ in brackets the file of the release that says so.
 The same in both, and in our `slim`: one random person a clip, a mask token of zeros that is put in before the joint
 embedding, the smallest tube (8 of 200 tokens, and 4, 2, 1 in shorter views: always 0.04 of the view).
 
-Left out: the release's resampling (random frame of each segment, no interpolation where a clip is long enough) and its
-least crop lengths (16, 16, 16, 8 frames; `views.min_frames` is one for all), its centring on the spine's middle, fp16,
-and a float area for tubes. Its bone scaling rebuilds bodies in index order and so misplaces head and arms:
-`augment.rebuild=index` does the same, the default here is the corrected one.
+Left out: the gain of its prototypes, which it trains; that KoLeo looks for neighbours and strata are drawn among the
+192 clips of a GPU (here in the whole batch); its resampling (random frame of each segment, no interpolation
+where a clip is long enough) and its least crop lengths (16, 16, 16, 8 frames; `views.min_frames` is one for all), its
+centring on the spine's middle, fp16, and a float area for tubes. Its bone scaling rebuilds bodies in index order and so
+misplaces head and arms: `augment.rebuild=index` does the same, the default here is the corrected one.
 ASSUMPTION: below the paper's scale, where views are fewer and the batch is small, scales set `train.lr_rule=none`.
 """
 

@@ -22,7 +22,7 @@ from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view, resample
 from skeletons.streams import as_stream
 
-VERSION = 1
+VERSION = 2
 RAW_FRAMES = 64
 
 
@@ -63,8 +63,8 @@ def extract_crops(
     seed: int,
     batch: int = 256,
 ) -> Float[Tensor, "crop clip feature"]:
-    """Features of random crops, rotated by up to 0.3 rad about every axis: what the field's probe trains on (MAMP,
-    feeder and engine_linprobe.py), cached instead of made anew in each epoch.
+    """Features of random crops of at least 64 frames, rotated by up to 0.3 rad about every axis: what the field's probe
+    trains on (MAMP, feeder and engine_linprobe.py), cached instead of made anew in each epoch.
 
     Args:
         crops: of each clip.
@@ -73,7 +73,7 @@ def extract_crops(
     augmentation = Augmentation(
         AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0), store.topology
     )
-    config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0)
+    config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0, min_frames=64)
     sampler = Sampler(store, config, augmentation, one_person=False)
     found = []
     with frozen_on(encoder, store) as frozen:

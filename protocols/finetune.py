@@ -9,12 +9,13 @@ Two recipes, from the code that papers released. A setting that is None is the r
   compared on what the linear probe sees. It trains from scratch with `layer_decay=1`.
 - `slim` (slim/eval/finetune.py; published for semi-supervised runs only): SGD, momentum 0.9, weight decay 1e-4, rate
   1e-3 for the head and 1e-5 for the encoder (after scaling to 256 clips a step) down to 0 along a cosine, 20,000 steps
-  of 256, head `slim`, plain cross-entropy. ASSUMPTION: weight decay on all parameters, as plain SGD has it; crops and
-  rotations as in `mamp`; no drop path.
+  of 256, head `slim`, plain cross-entropy, weight decay on all parameters, views as for its probe
+  (recipes.SLIM_AUGMENTATION). ASSUMPTION: no drop path.
 
-Crops of [0.5, 1] of a clip, turned by up to 0.3 rad about every axis (MAMP, feeder). Nothing is chosen: settings are
-fixed, and the headline is the last step. `best_test`, the best of some moments on the way, is what papers report; it is
-looked at and used for nothing.
+Crops of [0.5, 1] of a clip, of at least 64 frames (`slim`: 16); for `mamp` turned by up to 0.3 rad about every axis
+(feeder). Where the data declares chiral classes no view is mirrored. Nothing is chosen: settings are fixed, and the
+headline is the last step. `best_test`, the best of some moments on the way, is what papers report; it is looked at and
+used for nothing.
 
 An encoder without blocks (ST-GCN) has no drop path and one rate for all layers; it keeps its own dropout.
 """
@@ -22,7 +23,7 @@ An encoder without blocks (ST-GCN) has no drop path and one rate for all layers;
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ from methods.classifier import HEADS, Classifier, make_head
 from methods.encoder import Encoder, make_encoder
 from methods.trainer import TrainConfig, TrainingFailed, steps_in, train
 from protocols.base import Protocol, Result, Subject, accuracy
+from protocols.recipes import SLIM_AUGMENTATION, SMALL_ROTATION
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.errors import BadInput, check_choices, unknown
 from skeletons.randomness import Draws
@@ -43,7 +45,7 @@ from skeletons.topology import Topology
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an encoder is fine-tuned, see `FinetuneConfig`."""
+    """How an encoder is fine-tuned, see `FinetuneConfig`; crops of at least `min_frames`, augmented by `augment`."""
 
     optimizer: str
     length: str
@@ -58,6 +60,8 @@ class Recipe:
     drop_path: float
     label_smoothing: float
     head: str
+    min_frames: int = 64
+    augment: AugmentConfig = field(default_factory=lambda: SMALL_ROTATION)
 
     def training(self, steps: int, lr_factor: float, evaluations: int) -> TrainConfig:
         """What the trainer is told."""
@@ -75,7 +79,9 @@ class Recipe:
 
 RECIPES = {
     "mamp": Recipe("adamw", "100 epochs", "0.05 run", 48, 3e-4, 1e-5, 1.0, 0.8, 0.05, "weights", 0.3, 0.1, "linear"),
-    "slim": Recipe("sgd", "20000 steps", "0 steps", 256, 1e-3, 0.0, 0.01, 1.0, 1e-4, "all", 0.0, 0.0, "slim"),
+    "slim": Recipe(
+        "sgd", "20000 steps", "0 steps", 256, 1e-3, 0.0, 0.01, 1.0, 1e-4, "all", 0.0, 0.0, "slim", 16, SLIM_AUGMENTATION
+    ),
 }
 
 
@@ -98,7 +104,7 @@ class FinetuneConfig:
         label_smoothing: of the cross-entropy.
         head: linear, mamp or slim (see methods/classifier.py).
         crop_low: smallest share of a clip that a crop covers.
-        angle: largest rotation about every axis, radians.
+        angle: largest rotation about every axis, radians; of the recipe `mamp`.
         evaluations: moments, evenly spread, at which `best_test` looks; 0: at the end only.
     """
 
@@ -214,10 +220,12 @@ def fine_tuned(subject: Subject, rows: np.ndarray, settings: FinetuneConfig, dra
     head = make_head(recipe.head, encoder, subject.classes)
     model = Classifier(encoder, head, recipe.label_smoothing).to(store.device)
     views = replace(subject.views, frames=encoder.frames, crop_low=settings.crop_low, crop_high=1.0)
-    turned = AugmentConfig(
-        rotation="limited", mirroring="none", scaling="none", probability=1.0, limited_angle=settings.angle
-    )
-    sampler = Sampler(store.take(torch.from_numpy(rows)), views, Augmentation(turned, store.topology), labels=True)
+    views = replace(views, min_frames=recipe.min_frames)
+    augment = replace(recipe.augment, limited_angle=settings.angle)
+    if subject.data.chiral:
+        augment = replace(augment, mirroring="none")
+    augmentation = Augmentation(augment, store.topology)
+    sampler = Sampler(store.take(torch.from_numpy(rows)), views, augmentation, labels=True)
     steps, test = settings.steps(recipe, len(rows)), torch.from_numpy(subject.part.test)
     seen: list[float] = []
 

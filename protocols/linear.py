@@ -157,15 +157,13 @@ def _coordinates(subject: Subject) -> Source:
 def _encoded(subject: Subject, encoder: Encoder, recipe: Recipe) -> Source:
     """Crops by the recipe, read by its heads."""
     store, readout = subject.store, Readout(encoder, recipe, subject.store)
-    views = replace(
-        subject.views, frames=encoder.frames, crop_low=recipe.crop_low, crop_high=recipe.crop_high, locals=[]
-    )
-    # Noise belongs to global views; without local ones they are all there is.
-    sampler = Sampler(store, views, Augmentation(recipe.augment, store.topology), local_views=True)
+    crop = {name: getattr(recipe, name) for name in ("crop_low", "crop_high", "min_frames")}
+    views = replace(subject.views, frames=encoder.frames, **crop)
+    sampler = Sampler(store, views, Augmentation(recipe.augment, store.topology))
     train, test = (torch.from_numpy(rows) for rows in (subject.part.train, subject.part.test))
 
     def crops(rows: Tensor, draws: Draws) -> Tensor:
-        return readout(sampler(train[rows].to(store.device), draws)["global"])
+        return readout(sampler(train[rows].to(store.device), draws)["clip"])
 
     def whole(rows: Tensor) -> Tensor:
         return readout.whole(store, train[rows], subject.views)

@@ -13,12 +13,14 @@ from skeletons.augment import AugmentConfig, Corruption
 # MAMP's feeder: an angle up to 0.3 rad about every axis, always, and nothing else.
 SMALL_ROTATION = AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0, limited_angle=0.3)
 
-# SLiM, slim/eval/linear: flip, scale, and rotation (tilt 0.3, yaw pi) with probability 0.5 each, noise of 0.01 m in
-# half of the views. ASSUMPTION: bones are scaled by the range of pretraining, and flips reflect space, as there.
-SLIM_AUGMENTATION = AugmentConfig(probability=0.5, yaw=pi, tilt=0.3, global_1=Corruption(0.01, 0.5))
+# SLiM, DownstreamAugmentation, for probes and fine-tuning: flip, bone scale, and rotation (tilt 0.3, yaw pi) with
+# probability 0.5 each, as in pretraining (one factor for both arms, one for both legs); noise of 0.01 m in half of the
+# views.
+SLIM_AUGMENTATION = AugmentConfig(
+    probability=0.5, yaw=pi, tilt=0.3, scale_sides="together", global_1=Corruption(0.01, 0.5)
+)
 
-# SLiM: 13 rates from 1e-5 to 0.1, for 256 clips. ASSUMPTION: those between are DINOv2's, whose grid has the same ends
-# and number.
+# SLiM, slim/eval/linear.py: 13 rates, for 256 clips.
 SLIM_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 
 
@@ -35,6 +37,7 @@ class Recipe:
         length, batch: of training.
         norm: batch norm without parameters before the layer, eps 1e-6.
         crop_low, crop_high: share of a clip that a training view covers.
+        min_frames: and at least so many frames of it, or all.
         augment: of training views.
         evaluations: how often, evenly spread, the last time at the end, the test clips are predicted for `best_test`.
     """
@@ -49,6 +52,7 @@ class Recipe:
     norm: bool = True
     crop_low: float = 0.5
     crop_high: float = 1.0
+    min_frames: int = 64
     augment: AugmentConfig = field(default_factory=lambda: SMALL_ROTATION)
     evaluations: int = 100
 
@@ -62,7 +66,7 @@ RECIPES = {
     "amr": Recipe("AMR", rates=(0.01,)),
     # slim/eval/linear: 52 heads (13 rates, the last block or four, with and without the mean patch token) on the same
     # batches, 10 x 2000 steps of 16 clips on 4 GPUs, rates times 64 / 256, sum over present persons, no norm; the best
-    # of the heads on the test clips is reported. ASSUMPTION: crops as MAMP's.
+    # of the heads on the test clips is reported. Crops as MAMP's, but for their least length.
     "slim": Recipe(
         "SLiM",
         tokens=("cls", "cls+mean"),
@@ -72,6 +76,7 @@ RECIPES = {
         length="20000 steps",
         batch=64,
         norm=False,
+        min_frames=16,
         augment=SLIM_AUGMENTATION,
         evaluations=1,
     ),

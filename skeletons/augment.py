@@ -95,8 +95,8 @@ class AugmentConfig:
                 raise BadInput(f"augment.{name}: noise must not be negative, probabilities lie between 0 and 1")
 
     def corruptions(self, group: str, views: int) -> list[Corruption]:
-        """The corruption of each view of a group (`global`, `local...`; others have none)."""
-        if group == "global":
+        """The corruption of each view of a group: `global`, or `clip` where there are no local ones, and `local...`."""
+        if group in ("global", "clip"):
             return [self.global_1, *[self.global_2] * (views - 1)]
         return [self.local if group.startswith("local") else Corruption()] * views
 

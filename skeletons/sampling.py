@@ -43,7 +43,7 @@ class ViewConfig:
         frames: frames of a (global) view.
         crop_low, crop_high: share of the clip that a training view covers.
         test_crop: share of the clip, centred, at evaluation (MAMP, SLiM: 0.95).
-        min_frames: a view spans at least so many source frames, or the whole clip.
+        min_frames: a view spans at least so many source frames, or the whole clip (MAMP's feeder: 64).
         locals: local views; read by methods that use them.
         single_length: frames of all local crops, as many as `locals` has, over the share that its view of so many
             frames covers: contrast without temporal diversity (SLiM, Table 5's CL: 16); 0 means as `locals` says.

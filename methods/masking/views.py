@@ -23,13 +23,14 @@ class ViewMasking:
         masking: the strategy.
         config: ratio and how it is drawn.
         probability: share of the views that are masked.
-        shuffled: deal the strata (and who is masked) out at random, else in the batch's order: then views of the first
-            anchor hide less than those of the second (the release's local views).
+        shuffled: deal the strata out at random, else in the batch's order: then views of the first anchor hide less
+            than those of the second (the release's local views, all of which are masked). Where only some are masked,
+            always at random: in order they would be one anchor's.
     """
 
     def __init__(self, masking: Masking, config: MaskingConfig, probability: float = 1.0, shuffled: bool = True):
         self.masking, self.ratio, self.probability = masking, config.range(), probability
-        self.stratified, self.shuffled = config.ratio_draw == "stratified", shuffled
+        self.stratified, self.shuffled = config.ratio_draw == "stratified", shuffled or probability < 1
 
     def __call__(
         self, view: Batch, encoder: Encoder, draws: Draws

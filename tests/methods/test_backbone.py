@@ -46,6 +46,17 @@ def test_equals_the_plain_formulas(variant, seen, reference):
         assert tokens.cls is None
 
 
+@pytest.mark.parametrize("init", ["xavier", "trunc_normal"])
+def test_the_patch_embedding_starts_as_a_convolution_does(init):
+    """MAMP's and SLiM's code initialises linear layers and leaves the convolution as PyTorch makes it."""
+    torch.manual_seed(0)
+    embed = Transformer(EncoderConfig(width=256, depth=1, heads=2, patch=4, init=init), KINECT_V2, 8).embed
+    same = torch.nn.Conv2d(3, 256, (4, 1))
+    for ours, theirs in ((embed.weight, same.weight), (embed.bias, same.bias)):
+        assert float(ours.detach().std()) == pytest.approx(float(theirs.detach().std()), rel=0.1)
+        assert float(ours.detach().abs().max()) <= 12**-0.5
+
+
 def test_patches_hold_frames_then_coordinates():
     x = torch.arange(2 * 4 * 3 * 3.0).view(2, 4, 3, 3)
     assert patchify(x, 2)[1, 1, 2].tolist() == [*x[1, 2, 2].tolist(), *x[1, 3, 2].tolist()]

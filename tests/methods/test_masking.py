@@ -153,15 +153,16 @@ def patchless(parts):
     return build(parts("slim", backbone={"patch": 1})).encoder
 
 
-@pytest.mark.parametrize("shuffled", [True, False])
-@pytest.mark.parametrize("probability", [1.0, 0.5])
+@pytest.mark.parametrize(("shuffled", "probability"), [(True, 1.0), (True, 0.5), (False, 1.0), (False, 0.5)])
 def test_strata_cover_the_range_in_every_batch(shuffled, probability, patchless):
+    """In the batch's order, but where only some views are masked: they would all be of the first anchor."""
     config = MaskingConfig(strategy="random", ratio=[0.5, 0.9], ratio_draw="stratified")
     masking = ViewMasking(strategy("random", config), config, probability, shuffled)
     mask, context = masking(grouped(4, 10), patchless, Draws(0, 0, "global"))
     counts = mask.sum((1, 2))
     masked = counts > 0
     count = int(40 * probability)
+    shuffled = shuffled or probability < 1
     assert int(masked.sum()) == count
     edges = 200 * (0.5 + 0.4 * torch.arange(count + 1) / count)
     inside = counts[masked].sort().values if shuffled else counts[masked]
@@ -170,8 +171,7 @@ def test_strata_cover_the_range_in_every_batch(shuffled, probability, patchless)
     if shuffled:
         assert not torch.equal(inside, counts[masked])
         assert not torch.equal(masking(grouped(4, 10), patchless, Draws(0, 1, "global"))[1].hidden, context.hidden)
-    else:
-        assert masked[:count].all()  # the first anchor's views first
+        assert masked[:20].any() and masked[20:].any()
 
 
 @pytest.mark.parametrize("shuffled", [True, False])

@@ -112,6 +112,13 @@ def test_initial_weights_have_the_releases_scale_at_the_papers_width_and_grow_be
             assert weight.detach().std() == pytest.approx(std, rel=0.05)
 
 
+def test_prototypes_start_as_pytorch_starts_a_linear_layer():
+    """Their length sets how far a step of Adam turns them; DINO's last layer is a plain one."""
+    torch.manual_seed(0)
+    norms = PrototypeHead(64, HeadConfig(512, bottleneck=64)).weight.detach().norm(dim=1)
+    assert float(norms.mean()) == pytest.approx((1 / 3) ** 0.5, rel=0.01) and float(norms.max()) < 1
+
+
 def dinov2_sinkhorn(logits: np.ndarray, temperature: float, iterations: int) -> np.ndarray:
     """DINOv2's steps, one by one, on the (prototype, sample) matrix."""
     q = np.exp(logits / temperature).T

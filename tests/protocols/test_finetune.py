@@ -21,7 +21,7 @@ from tests.protocols.labelled import QUICK, poses, settings, small_encoder, subj
 KINDS = ("transformer", "stgcn", "pair", "aligned_pair")
 
 
-def told(monkeypatch, config: FinetuneConfig, encoder=None):
+def told(monkeypatch, config: FinetuneConfig, encoder=None, chiral=False):
     """What the trainer is given: (model, sampler, train configuration)."""
     seen = []
 
@@ -32,6 +32,7 @@ def told(monkeypatch, config: FinetuneConfig, encoder=None):
     monkeypatch.setattr(finetune, "train", watched)
     encoder = encoder or make_encoder(EncoderConfig(16, 8, 2, 4), KINECT_V2, 8)
     subject = subject_of(poses(24), encoder)
+    subject = replace(subject, data=replace(subject.data, chiral=(("a", "b"),) if chiral else ()))
     fine_tuned(subject, subject.part.train, config)
     return seen[0]
 
@@ -60,6 +61,16 @@ def test_mamps_recipe_reaches_the_optimiser_and_the_model(monkeypatch):
     assert (turned.rotation, turned.probability, turned.limited_angle) == ("limited", 1.0, 0.3)
     assert (turned.mirroring, turned.scaling) == ("none", "none")
     assert (sampler.config.crop_low, sampler.config.crop_high, sampler.labels) == (0.5, 1.0, True)
+
+
+@pytest.mark.parametrize("chiral", [False, True])
+@pytest.mark.parametrize(("recipe", "least"), [("mamp", 64), ("slim", 16)])
+def test_views_are_the_recipes_and_chiral_classes_are_not_mirrored(recipe, least, chiral, monkeypatch):
+    sampler = told(monkeypatch, FinetuneConfig(recipe=recipe), chiral=chiral)[1]
+    assert sampler.config.min_frames == least and (sampler.config.crop_low, sampler.config.crop_high) == (0.5, 1)
+    made = sampler.augmentation.config
+    assert made.mirroring == ("aware" if recipe == "slim" and not chiral else "none")
+    assert made.global_1.noise == (0.01 if recipe == "slim" else 0) and made.probability == (0.5 if least == 16 else 1)
 
 
 def test_slims_recipe_reaches_the_optimiser_and_the_model(monkeypatch):

@@ -60,6 +60,7 @@ def test_recipes_are_the_papers():
     assert (mamp.length, mamp.batch, mamp.norm, mamp.crop_low, mamp.crop_high) == ("100 epochs", 256, True, 0.5, 1.0)
     assert (mamp.augment.rotation, mamp.augment.limited_angle, mamp.augment.probability) == ("limited", 0.3, 1.0)
     assert (mamp.augment.mirroring, mamp.augment.scaling, mamp.augment.global_1.noise) == ("none", "none", 0.0)
+    assert (mamp.min_frames, slim.min_frames) == (64, 16)
     assert amr == replace(mamp, paper="AMR", rates=(0.01,))
     assert (slim.tokens, slim.blocks, slim.persons) == (("cls", "cls+mean"), (1, 4), "sum")
     assert len(slim.rates) == 13 and slim.rates[0] == 2.5e-6 and slim.rates[-1] == 0.025
@@ -67,7 +68,7 @@ def test_recipes_are_the_papers():
     assert (slim.length, slim.batch, slim.norm) == ("20000 steps", 64, False)
     a = slim.augment
     assert (a.rotation, a.mirroring, a.scaling) == ("aware",) * 3 and a.probability == 0.5
-    assert (a.tilt, a.yaw) == (0.3, pytest.approx(np.pi))
+    assert (a.tilt, a.yaw, a.scale_sides) == (0.3, pytest.approx(np.pi), "together")
     assert (a.global_1.noise, a.global_1.noise_probability, a.global_1.axis_drop) == (0.01, 0.5, 0.0)
 
 

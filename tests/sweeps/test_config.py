@@ -162,3 +162,10 @@ def test_a_configuration_survives_the_way_to_text_and_back(method):
 def test_only_fields_that_differ_from_their_defaults_are_kept():
     assert differing(Config().train, None) == {}
     assert differing(compose(["train.lr=5e-3", "scale=paper"]).train, None)["lr"] == 5e-3
+
+
+def test_crops_of_mamps_family_have_its_least_length_and_matched_ones_are_alike():
+    family = ("mamp", "skeletonmae", "gfp", "amr", "hacm", "sjepa")
+    assert {compose([f"method={name}"]).views.min_frames for name in family} == {64}
+    assert compose(["method=slim"]).views.min_frames == 8
+    assert {compose([f"method={name}", "setting=matched"]).views.min_frames for name in (*family, "slim")} == {8}
