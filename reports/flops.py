@@ -114,10 +114,10 @@ STEP = {
     "encoder": "student's encoder, all views, forward",
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
-    "heads": "MLPs of student and teacher, forward",
+    "heads": "MLPs of student and teacher, alignment; forward",
     "loss": "prototypes with gradients; KoLeo; contrasts",
     "sinkhorn": "its weighted sums",
-    "backward": "of encoder, decoder and MLPs of heads",
+    "backward": "of encoder, decoder and heads",
 }
 
 
