@@ -64,6 +64,7 @@ class AimCLR(Moco):
     name = "aimclr"
     Config = AimClrConfig
     crops = 3
+    augments = True
 
     config: AimClrConfig
 
@@ -82,6 +83,7 @@ class AimCLR(Moco):
         query, key, strong = views["clip"].each_view()
         joints, observed = extreme(strong.joints, strong.observed, self.topology, draws.fork("extreme"), c.extreme)
         strong = replace(strong, joints=joints, observed=observed)
+        query, key, strong = (view.in_stream(self.topology) for view in (query, key, strong))
         q, k = self.query(query), self.keys_of(key)
         tokens, seen, at = self.query.tokens(strong)
         e = self.query.project(tokens, seen, at, strong)

@@ -31,6 +31,8 @@ from skeletons.topology import Topology
 class Across(nn.Module):
     """Multi-head attention of one encoder's tokens to another's, with residual and norm."""
 
+    step_part = "heads"  # where its operations are counted, when it is not run inside the pair
+
     def __init__(self, width: int, heads: int, eps: float):
         super().__init__()
         self.heads = heads

@@ -111,6 +111,7 @@ class Method(nn.Module):
             there is one, `clip`.
         one_person: it trains on one random present person a clip.
         uses_labels: it is supervised.
+        augments: it augments views itself: it is given joints, and calls `in_stream` of a batch when it is done.
         trains: it has something to train.
         reads: configuration sections (dotted) that change its result; part of a run's identity.
         version: bump when its meaning changes.
@@ -124,6 +125,7 @@ class Method(nn.Module):
     local_views: ClassVar[bool] = False
     one_person: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = False
+    augments: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     reads: ClassVar[tuple[str, ...]] = ("method", "backbone", "views", "augment", "train")
     version: ClassVar[int] = 1

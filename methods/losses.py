@@ -40,8 +40,9 @@ def barlow_twins(a: Float[Tensor, "row output"], b: Float[Tensor, "row output"],
 
     C = a^T b / rows is the cross-correlation of outputs standardised over the rows: batch normalisation without affine,
     biased variance + 1e-5. Where there are fewer rows than outputs, the sum of all C_ij^2 comes from the rows' Gram
-    matrices, tr(a a^T b b^T) / rows^2: the same number, without the outputs x outputs matrix (6,144^2 in PSTL). Nothing
-    cancels there, for the sum over all is at least outputs / rows times the diagonal's.
+    matrices, tr(a a^T b b^T) / rows^2: the same number, without the outputs x outputs matrix (6,144^2 in PSTL). By
+    Cauchy-Schwarz it is at least (sum_i |C_ii|)^2 / rows, outputs / rows times the diagonal's squares if all C_ii are
+    equal: little cancels where they are alike.
     """
     a, b = (F.batch_norm(gather(full(x)), None, None, training=True) for x in (a, b))
     rows, outputs = a.shape

@@ -115,6 +115,7 @@ class SJepa(Method):
 
     name = "sjepa"
     Config = SJepaConfig
+    augments = True
     accepts = frozenset({"patches", "topology", "embeddings"})
     reads = ("method", "backbone", "decoder", "teacher", *ONE_VIEW, "augment", "train")
 
@@ -152,7 +153,7 @@ class SJepa(Method):
     def loss(self, views: dict[str, Batch], draws: Draws) -> dict[str, Tensor]:
         """Mean over hidden, observed tokens of the cross-entropy between target and predicted features."""
         c, batch = self.config, views["clip"]
-        context = self.view(batch, draws.fork("view"))
+        context, batch = (x.in_stream(self.topology) for x in (self.view(batch, draws.fork("view")), batch))
         seen = shown(context, self.encoder, self.masking, self.ratio, self.visible, draws)
         prediction = full(self.predictor(self.encoder(seen.joints, visible=seen.visible).patches, seen.visible))
 

@@ -20,8 +20,9 @@ follows this one must decide what its BatchNorm does; see methods/moco.py.
 The released graph (net/utils/graph.py) measures distances from the joint between the shoulders, and only one bone far,
 so that most of its edges fall into one partition; here they are measured from the topology's root, as far as they go.
 
-ASSUMPTION: weights start as PyTorch starts them. Where joints are removed (PSTL), the rest of A keeps its values: it is
-not normalised again.
+A departure: weights start as PyTorch starts them, as in PSTL's release. AimCLR's (processor/pretrain.py, SkeletonCLR's
+as it runs it too) draws those of convolutions and linear layers from N(0, 0.02), of batch norms from N(1, 0.02), biases
+0. ASSUMPTION: where joints are removed (PSTL), the rest of A keeps its values: it is not normalised again.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def network_notes(costs: Sequence[MethodCost]) -> list[str]:
         )
         notes += [
             "published 28.32, 1.97, 17.70: two persons, a decoder of 5 blocks (MAMP's own NTU-60 runs have 3), and "
-            "element-wise operations counted too, in a way that cannot be told from them: 0.6 to 0.9 % more",
+            "element-wise operations counted too, in a way that cannot be told from them: 0.4 to 0.8 % more",
             "encoder, training: our patch embedding sees the visible tokens only; embedding all of them makes it "
             f"{giga(PERSONS * all_tokens)}",
         ]
@@ -114,10 +114,10 @@ STEP = {
     "encoder": "student's encoder, all views, forward",
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
-    "heads": "MLPs of student and teacher, forward",
+    "heads": "MLPs of student and teacher, alignment; forward",
     "loss": "prototypes with gradients; KoLeo; contrasts",
     "sinkhorn": "its weighted sums",
-    "backward": "of encoder, decoder and MLPs of heads",
+    "backward": "of encoder, decoder and heads",
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from skeletons.augment import Augmentation
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
-from skeletons.streams import as_stream
+from skeletons.streams import JOINT, as_stream
 from skeletons.tensors import ClipTensors, resample
 from skeletons.topology import Topology
 
@@ -83,6 +83,7 @@ class Batch:
         present: which persons the clip has.
         views: views of each clip in this batch; rows = views x clips.
         labels: class of each row, only for methods that ask for labels.
+        stream: what `in_stream` is still to make of `joints`; nothing, but for methods that augment (see `Sampler`).
     """
 
     joints: Float[Tensor, "row person time joint 3"]
@@ -90,6 +91,7 @@ class Batch:
     present: Bool[Tensor, "row person"]
     views: int = 1
     labels: Int[Tensor, " row"] | None = None
+    stream: str = JOINT
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -98,7 +100,12 @@ class Batch:
         """Each view of the clips as a batch of its own."""
         labels = [None] * self.views if self.labels is None else self.labels.chunk(self.views)
         tensors = (t.chunk(self.views) for t in (self.joints, self.observed, self.present))
-        return [Batch(x, seen, there, 1, of) for x, seen, there, of in zip(*tensors, labels)]
+        return [Batch(x, seen, there, 1, of, self.stream) for x, seen, there, of in zip(*tensors, labels)]
+
+    def in_stream(self, topology: Topology) -> Batch:
+        """The same views in their stream, when nothing is left to do to the joints."""
+        joints, observed = as_stream(self.stream, self.joints, self.observed, topology)
+        return replace(self, joints=joints, observed=observed, stream=JOINT)
 
     def fold(self) -> Batch:
         """One row for each person slot, absent ones too: (row x person, 1, time, joint, 3)."""
@@ -138,6 +145,7 @@ class Sampler:
         local_views: add local views cut out of each global one (SLiM's plan).
         one_person: one random present person for each clip, the same in all its views; else all persons.
         labels: hand labels on (supervised training only).
+        as_joints: hand views on before their stream is made, to a method that augments them further.
     """
 
     def __init__(
@@ -149,9 +157,11 @@ class Sampler:
         local_views: bool = False,
         one_person: bool = False,
         labels: bool = False,
+        as_joints: bool = False,
     ):
         self.store, self.config, self.augmentation = store, config, augmentation
         self.crops, self.local_views, self.one_person, self.labels = crops, local_views, one_person, labels
+        self.as_joints = as_joints
         if not 0 < config.crop_low <= config.crop_high <= 1:
             raise BadInput(f"views.crop_low={config.crop_low}, crop_high={config.crop_high}: need 0 < low <= high <= 1")
 
@@ -210,8 +220,9 @@ class Sampler:
         who = None if person is None else person.repeat(views)
         joints, observed = resample(self.store, rows, begin.T.flatten(), length.T.flatten(), frames, who)
         joints, observed = self.augmentation(joints, observed, views, draws.fork("augment", group), group)
-        joints, observed = as_stream(self.store.stream, joints, observed, self.topology)
         present = self.store.present[rows]
         if who is not None:
             present = present.gather(1, who[:, None])
-        return Batch(joints, observed, present, views, self.store.labels[rows] if self.labels else None)
+        labels = self.store.labels[rows] if self.labels else None
+        view = Batch(joints, observed, present, views, labels, self.store.stream)
+        return view if self.as_joints else view.in_stream(self.topology)

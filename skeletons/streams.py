@@ -8,10 +8,11 @@ Three-stream papers train the same method on each and add the scores (see protoc
 They are made last, from a view that was cropped, resampled and augmented: AimCLR (processor/pretrain_aimclr.py and
 linear_evaluation.py) converts the batches that its feeder augmented, CTR-GCN (feeders/feeder_ntu.py) converts after
 crop, resize and rotation. So scaling, noise and whatever else an augmentation does to joints reaches bones and motion
-as it would in a body; and a method that makes its targets or masks from motion (MAMP's) makes them from the motion of
-its stream. Bones follow the topology's tree, outwards from its root. AimCLR's and CTR-GCN's table for Kinect v2 does so
-too, but with three differences: it starts at the joint between the shoulders, so that the two bones of the trunk point
-the other way and the zero is there; and a hand tip hangs on the thumb, the thumb on the hand.
+as it would in a body (a method that augments its views further is handed joints for that: `Batch.in_stream`); and a
+method that makes its targets or masks from motion (MAMP's) makes them from the motion of its stream. Bones follow the
+topology's tree, outwards from its root. AimCLR's and CTR-GCN's table for Kinect v2 does so too, but with three
+differences: it starts at the joint between the shoulders, so that the two bones of the trunk point the other way and
+the zero is there; and a hand tip hangs on the thumb, the thumb on the hand.
 
 A bone is observed where both its joints are, a motion where both its frames are; absent persons stay zero.
 """

@@ -96,7 +96,7 @@ def make_sampler(config: Config, data: Clips, rows: np.ndarray, device: str) -> 
     method = method_class(config.method.name)
     augmentation = Augmentation(config.augment, data.topology, bool(data.chiral))
     store = ClipTensors(data, device, rows)
-    wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
+    wanted = (method.crops, method.local_views, method.one_person, method.uses_labels, method.augments)
     return Sampler(store, config.views, augmentation, *wanted)
 
 

@@ -160,6 +160,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
         content |= {"ranks": config.ranks} if config.ranks != 1 else {}
         frozen = steps_in(train.freeze_last, train.batch, len(part.train), steps)
         content |= ({"frozen": frozen} if frozen else {}) | stream_of(data)
+        if method.augments and data.stream != JOINT:  # 1 augmented bones and motion; nothing else changed
+            content["versions"]["augments"] = 2
         content["versions"] |= {
             "decoder": decoder.VERSION,
             "trainer": trainer.VERSION,

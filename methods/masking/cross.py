@@ -17,6 +17,8 @@ Choices:
 - Direction. The text calls the scores "the masking criterion", by which it replaces the distance metric of MAMP, its
   baseline, and MAMP hides what scores high; so high scores are hidden. The released code keeps them visible
   (`masking.keep_high`), and the published figures may come from that.
+- The mean of the inner joints is of the same embeddings as all others. A small departure: the release maps them without
+  their position embedding.
 - Q and K only feed a choice of tokens, so they never receive a gradient in the release and keep their Xavier initial
   values. Here they are drawn once from a key of their own, the same in all runs, and are no parameters.
 - The release multiplies the logits by sqrt(width) where attention divides. ASSUMPTION: meant so (`masking.sharp`):

@@ -105,7 +105,7 @@ def sampler(bodies: Callable[..., Clips], views: ViewConfig) -> Callable[..., Sa
         clips = clips or bodies(topology)
         augmentation = Augmentation(AugmentConfig(), clips.topology)
         store = ClipTensors(clips)
-        wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
+        wanted = (method.crops, method.local_views, method.one_person, method.uses_labels, method.augments)
         return Sampler(store, views, augmentation, *wanted)
 
     return make

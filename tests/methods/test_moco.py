@@ -17,6 +17,7 @@ from skeletons.augment_extreme import extreme
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
+from skeletons.streams import as_stream
 from skeletons.topology import OPENNI
 
 NAMES = ("skeletonclr", "aimclr")
@@ -151,6 +152,24 @@ def test_aimclr_is_the_published_formula(progress, mined, backbone, method, clip
     assert (found["positives"] > 1) == mined
     assert torch.equal(found["loss"], found["contrast"] + (found["d3m"] + found["d3m_dropped"]) / 2)
     _same_gradients(model, found["loss"], total / len(query))
+
+
+@pytest.mark.parametrize("stream", ["bone", "motion"])
+def test_the_extreme_view_is_made_of_joints_and_then_becomes_the_stream(stream, method, batch, bodies, monkeypatch):
+    model, clips, seen = method("aimclr"), bodies(OPENNI, 3), []
+    joints = batch(model, OPENNI, clips=clips)["clip"]
+    found = batch(model, OPENNI, clips=replace(clips, stream=stream))["clip"]
+    assert torch.equal(found.joints, joints.joints) and (found.stream, joints.stream) == (stream, "joint")
+    for network in (model.query, model.key):
+        own = network.tokens
+        monkeypatch.setattr(network, "tokens", lambda view, own=own: seen.append(view) or own(view))
+    model.loss({"clip": replace(found, joints=found.joints.double())}, Draws(0, 0))
+    query, key, strong = replace(joints, joints=joints.joints.double()).each_view()
+    moved = extreme(strong.joints, strong.observed, OPENNI, Draws(0, 0).fork("extreme"), model.config.extreme)
+    views = [(query.joints, query.observed), (key.joints, key.observed), moved]
+    for view, (x, known) in zip(seen, views, strict=True):
+        expected = as_stream(stream, x, known, OPENNI)
+        assert torch.equal(view.joints, expected[0]) and torch.equal(view.observed, expected[1])
 
 
 def _same_gradients(model, found: torch.Tensor, expected: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ from methods.masking.tokens import visible_tokens
 from methods.sjepa import GeometricView, SJepaConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
+from skeletons.streams import as_stream
 from skeletons.topology import KINECT_V2, Topology
 
 BODY = Topology(("spine_base", "spine_mid", "head", "hand_left", "hand_right"), (0, 0, 1, 1, 1), "small")
@@ -130,6 +131,29 @@ def test_the_view_moves_bodies_as_they_are(clip):
     turned = GeometricView(SJepaConfig(mirror=0.0, translation=0.0), BODY)(clip, Draws(0, 0)).joints
     length = turned.norm(dim=-1)
     torch.testing.assert_close(length, clip.joints.norm(dim=-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stream", ["bone", "motion"])
+def test_bones_and_motion_do_not_feel_the_copys_shift(stream, sjepa, batch, bodies):
+    clips = bodies(BODY)
+    joints = batch(sjepa(), BODY, clips=clips)["clip"]
+    given = batch(sjepa(), BODY, clips=replace(clips, stream=stream))["clip"]
+    shifted = GeometricView(SJepaConfig(rotation=0.0, mirror=0.0), BODY)(given, Draws(0, 0))
+    assert not torch.allclose(shifted.joints, given.joints, atol=0.01)
+    moved, plain = shifted.in_stream(BODY), given.in_stream(BODY)
+    torch.testing.assert_close(moved.joints, plain.joints, atol=1e-6, rtol=0)
+    assert torch.equal(moved.observed, plain.observed)
+    assert torch.equal(plain.joints, as_stream(stream, joints.joints, joints.observed, BODY)[0])
+
+    model, seen = sjepa(method={**STILL, "translation": 0.1}), []
+    for encoder in (model.encoder, model.target_encoder):
+        encoder.embed.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model.loss({"clip": given}, Draws(0, 0))
+    tokens, full = seen
+    whole = plain.joints[plain.present].unflatten(1, (4, 4)).transpose(2, 3).reshape(-1, 20, 12)
+    assert torch.equal(full, whole)
+    near = (tokens[:, :, None] - whole[:, None]).abs().amax(-1).amin(-1)
+    assert (near < 1e-6).all()  # both encoders see the stream
 
 
 def test_mirroring_swaps_sides_and_what_was_seen_of_them(clip):

@@ -62,7 +62,7 @@ def trained(case: Case, **given: Any) -> tuple[Method, list[dict[str, float]]]:
     try:
         torch.manual_seed(0)
         method = build(case.parts)
-        wanted = (method.crops, method.local_views, method.one_person, method.uses_labels)
+        wanted = (method.crops, method.local_views, method.one_person, method.uses_labels, method.augments)
         augmentation = Augmentation(AugmentConfig(), case.clips.topology)
         sampler = (InDouble if case.double else Sampler)(store, case.parts.views, augmentation, *wanted)
         return method, train(method, sampler, case.train, seed=0, **given)

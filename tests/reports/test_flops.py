@@ -235,6 +235,12 @@ def test_every_trained_method_can_be_counted():
         assert bool(found.step) == cls.trains
 
 
+def test_asmas_alignment_is_counted_with_the_heads():
+    plain, aligned = (cost(compose(["method=asma", f"method.alignment={on}"])).step for on in ("false", "true"))
+    assert aligned["encoder"] == plain["encoder"] and aligned["heads"] > 2 * plain["heads"]
+    assert aligned["loss"] < 0.02 * aligned["heads"]  # correlations alone
+
+
 def test_recomputation_stands_apart(paper):
     slim = paper["slim-3"]
     c, rows = slim.config.heads, 768 * 2 * (140 + 1)  # 70 % of 200 tokens, and the class token

@@ -214,6 +214,16 @@ def test_joints_are_the_neutral_stream_and_others_are_other_work(tiny):
         assert not set.intersection(*judged) and len(set.union(*judged)) == 3 * len(judged[0])
 
 
+@pytest.mark.parametrize(("method", "marked"), [("aimclr", True), ("sjepa", True), ("mamp", False)])
+def test_runs_that_augmented_bones_or_motion_are_other_runs_and_those_on_joints_are_not(tiny, method, marked):
+    from sweeps.identity import data_of, pretraining_identity
+
+    for stream in ("joint", "bone"):
+        config = make_plan([*tiny, f"method={method}", f"data.stream={stream}"])[0]
+        versions = pretraining_identity(config, *data_of(config))[1]["versions"]
+        assert ("augments" in versions) == (marked and stream == "bone")
+
+
 def test_a_transfer_keeps_the_stream(tiny):
     from sweeps.identity import data_of
 
