@@ -214,7 +214,8 @@ def compose(overrides: Sequence[str]) -> Config:
     try:
         changes = OverridesParser.create().parse_overrides(values)
         if ambiguous := [change.input_line for change in changes if change.is_sweep_override()]:
-            raise HydraException(f"Ambiguous value for argument '{ambiguous[0]}'")
+            key, _, value = str(ambiguous[0]).partition("=")
+            raise BadInput(f"{key}={value}: a list is written '{key}=[{value}]' with the quotes, cells grid.{key}=...")
         node = _before_changes(overrides)
         OmegaConf.set_struct(node, True)
         ConfigLoaderImpl._apply_overrides_to_config(changes, node)
@@ -222,8 +223,10 @@ def compose(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         _check_keys(overrides, OmegaConf.to_container(_before_changes(overrides)))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        cause = str(error.__cause__ or "").splitlines()[:1]
-        raise BadInput(f"configuration: {reason} {' '.join(cause)}".strip()) from error
+        reason = " ".join([reason, *str(error.__cause__ or "").splitlines()[:1]])
+        if "is not a ListConfig" in reason:
+            reason += " A list is written 'seeds=[0,1,2]', with the quotes."
+        raise BadInput(f"configuration: {reason}") from error
     assert isinstance(config, Config)
     return config
 
@@ -292,6 +295,8 @@ def _check_groups(overrides: Sequence[str]) -> None:
         key, value = _split_override(override)
         if key in GROUPS and override[0] in "+~":
             raise BadInput(f"{override!r}: a file is chosen by {key}=NAME")
+        if key == "protocol" and value.partition(":")[0] in options(key) and ":" in value:
+            raise BadInput(f"{override}: what has an argument is written 'protocol.names=[{value}]', with the quotes")
         if key in GROUPS and value not in options(key):
             raise unknown(key, value, options(key))
 

@@ -32,6 +32,7 @@ from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
 from sweeps.identity import data_of, device_of, pretraining_identity, stream_of
 from sweeps.judging import Report, judge, write_result
+from sweeps.notes import source_of
 from sweeps.plan import Work, poolings_of
 from sweeps.ranks import device_here, together
 from sweeps.records import Records, provenance, write_json, write_text
@@ -138,6 +139,7 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
         "identity": identity,
         "hashed": content,
         "method": config.method.name,
+        "source": source_of(config),
         "data": data.name,
         "stream": data.stream,
         "split": part.name,

@@ -19,6 +19,8 @@ from typing import Any
 from skeletons.errors import BadInput
 from skeletons.whole import is_full, remove_unfinished, written_whole
 
+CODE = ("methods", "protocols", "reports", "skeletons", "sweeps")  # what results depend on
+
 
 class Records:
     """The folder of all runs.
@@ -197,7 +199,7 @@ def provenance() -> dict[str, Any]:
     import numpy
     import torch
 
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         try:
@@ -209,7 +211,7 @@ def provenance() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "commit": git("rev-parse", "--short=12", "HEAD") or "unknown",
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE)),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

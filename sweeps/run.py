@@ -16,6 +16,7 @@ SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from sweeps.execute import failure_of
 from sweeps.identity import digest
 from sweeps.launchers import check_launch
 from sweeps.mirror import Mirror
+from sweeps.notes import notes
 from sweeps.plan import Work, make_plan
 from sweeps.progress import Progress
 from sweeps.ranks import under_torchrun
@@ -54,7 +56,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
         records.plan_file(name),
         {
             "name": name,
-            "command": "python sweeps/run.py " + " ".join(command),
+            "command": "python sweeps/run.py " + shlex.join(command),
             "ablation": config.ablation.name,
             "title": config.ablation.title or f"{config.method.name} on {config.data.name}",
             "source": config.ablation.source,
@@ -139,6 +141,8 @@ def main(command: Sequence[str]) -> int:
     records = Records(config.runs)
     fetch(config, records, works)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
+    for note in notes(works, records):
+        print(f"note: {note}", file=sys.stderr)
     if config.dry:
         show_plan(config, works, missing, records)
         return 0

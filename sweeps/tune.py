@@ -14,6 +14,7 @@ The best is written as a file for `python sweeps/run.py tuned=PATH`.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -140,7 +141,7 @@ def main(line: Sequence[str]) -> int:
     print(f"{search.name}: tuning by {search.score} on withheld training subjects; the test split is not read")
     _show_space(search.space)
     study = open_search(search)
-    written = "python sweeps/tune.py " + " ".join(line)
+    written = "python sweeps/tune.py " + shlex.join(line)
     left = to_do(search, study)
     with StudyMirror(search.root, search.name, works[0].config) as mirror:
         if left > 0:

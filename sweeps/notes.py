@@ -1,0 +1,65 @@
+"""What a person should know of a plan before they believe its table: cells that are one training under several names,
+and numbers of code that has changed since."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from methods.base import method_class
+from methods.masking import all_strategies
+from sweeps.config import Config
+from sweeps.plan import Work
+from sweeps.records import Records
+
+
+def notes(works: Sequence[Work], records: Records) -> list[str]:
+    """A line for each."""
+    return [*_alike(works), *_changed(works, records)]
+
+
+def _alike(works: Sequence[Work]) -> list[str]:
+    """Cells that no setting tells apart: what they change is not read by the method, or said otherwise on the line."""
+    cells: dict[tuple, list[str]] = {}
+    for work in works:
+        if not work.raw and not work.needs:
+            cells.setdefault((work.split, work.seed, work.pretraining), []).append(work.cell)
+    found = dict.fromkeys(tuple(names) for names in cells.values() if len(names) > 1)
+    return [f"{', '.join(names)}: one training, for nothing that these cells change is read" for names in found]
+
+
+def _changed(works: Sequence[Work], records: Records) -> list[str]:
+    """Methods whose code is not what trained the runs that are there."""
+    stale: dict[str, set[str]] = {}
+    for work in works:
+        told = {} if work.raw or work.needs else records.about(work.pretraining)
+        if told.get("source", now := source_of(work.config)) != now:
+            stale.setdefault(work.config.method.name, set()).add(work.pretraining)
+    return [
+        f"method {name} or its masking has changed since {len(runs)} run(s) here were trained, which are kept: if its "
+        "numbers change too, raise `version` in its class, so that they are trained again"
+        for name, runs in stale.items()
+    ]
+
+
+def source_of(config: Config) -> str:
+    """Digest of the code of a method and its masking strategies, without comments and docstrings. No part of an
+    identity: what is only written otherwise computes the same."""
+    method = method_class(config.method.name)
+    used = [method, *(all_strategies()[name] for name in method.strategies(config.masking).values())]
+    own = {c for cls in used for c in cls.__mro__ if c.__module__.startswith("methods.") and c.__name__ != "Method"}
+    files = sorted({inspect.getfile(cls) for cls in own})
+    return hashlib.sha256("".join(map(_code, files)).encode()).hexdigest()[:12]
+
+
+@cache
+def _code(file: str) -> str:
+    tree = ast.parse(Path(file).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
