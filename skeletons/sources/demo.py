@@ -9,8 +9,8 @@ The set is frozen: a test holds its fingerprint. It was calibrated on these floo
 filled, centred on the first person's root in the first frame): raw 1-NN 68.4, raw linear probe 60.6; the untrained
 encoder of scale=demo, patch tokens pooled, 47.9 and 53.1 (as it started then; now 47.2 and 47.6); the same encoder
 trained with labels on 60,000 clips seen, 93.2 and 92.2 (`method=supervised train.length="60000 clips" train.batch=64`).
-It was changed once after a method had run on it and failed by its test split: with 16 subjects who acted twice, 8 of them
-for training, SLiM's probe was not above the untrained encoder's.
+It was changed once after a method had run on it and failed by its test split: with 16 subjects who acted twice, 8 of
+them for training, SLiM's probe was not above the untrained encoder's.
 """
 
 from __future__ import annotations
