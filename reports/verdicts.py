@@ -304,6 +304,7 @@ def _notes(found: list[Verdict], corrected: Iterable[float]) -> list[str]:
     tested = {v.claim.ablation for v in found}
     if left := list(dict.fromkeys(c.ablation for c in claims() if c.ablation not in tested)):
         count = sum(c.ablation in left for c in claims())
-        commands = "; ".join(f"python sweeps/run.py ablation={name} data={data} scale={scale}" for name in left)
-        notes.append(f"{count} more claims not tested here; to test them (at least three seeds): {commands}")
+        where = "data=nwucla scale=small" if scale == "demo" or data in SYNTHETIC else f"data={data} scale={scale}"
+        commands = "; ".join(f"python sweeps/run.py ablation={name} {where} 'seeds=[0,1,2]'" for name in left)
+        notes.append(f"{count} more claims not tested here; to test them: {commands}")
     return notes
