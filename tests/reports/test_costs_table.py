@@ -11,6 +11,7 @@ import torch
 
 from methods.flops import encoder_flops
 from reports import counting, measuring
+from reports.contents import everything
 from reports.costs_table import networks, ratio_table, steps
 from reports.counting import SHIPPED, Costs, Measured, cost_key, every_method
 from reports.flops import main
@@ -18,7 +19,7 @@ from reports.formats import Table
 from skeletons.errors import BadInput
 from sweeps.config import compose
 from sweeps.costs import cost
-from sweeps.records import write_json
+from sweeps.records import Records, write_json
 
 MEASURED = Measured("a chip", 1, "2.13", "c0ffee", "2026-11-21", 12.34, 567.8, 64, 90.1, 234.5, 8)
 
@@ -36,6 +37,12 @@ def shown(table: Table) -> dict[tuple[str, str], dict[str, str]]:
 def test_what_is_remembered_is_what_is_counted(method: str, setting: str):
     config = every_method("paper")[method, setting]
     assert counting.from_plain(config, json.loads(SHIPPED.read_text())["counted"][cost_key(config)]) == cost(config)
+
+
+def test_a_report_counts_nothing_that_is_remembered(tmp_path, monkeypatch):
+    """Counting at paper scale takes seconds, which every report in a new folder would wait for."""
+    monkeypatch.setattr(counting, "cost", lambda config: pytest.fail(f"{config.method.name} is counted anew"))
+    assert everything(Records(tmp_path), [])[0]
 
 
 def test_remembered_encoders_by_formula(costs: Costs):
