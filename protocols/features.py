@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor
 
 from methods.encoder import Encoder
 from methods.persons import pooled
-from skeletons.augment import Augmentation, AugmentConfig
+from protocols.recipes import RECIPES
+from skeletons.augment import Augmentation
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view, resample
 from skeletons.streams import as_stream
@@ -70,11 +70,9 @@ def extract_crops(
         crops: of each clip.
         seed: of the crops.
     """
-    augmentation = Augmentation(
-        AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0), store.topology
-    )
-    config = replace(views, frames=encoder.frames, crop_low=0.5, crop_high=1.0, min_frames=64)
-    sampler = Sampler(store, config, augmentation, one_person=False)
+    recipe = RECIPES["mamp"]
+    augmentation = Augmentation(recipe.augment, store.topology)
+    sampler = Sampler(store, recipe.crops(views, encoder.frames), augmentation, one_person=False)
     found = []
     with frozen_on(encoder, store) as frozen:
         for crop in range(crops):

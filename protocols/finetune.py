@@ -219,8 +219,8 @@ def fine_tuned(subject: Subject, rows: np.ndarray, settings: FinetuneConfig, dra
     encoder = copied(subject.encoder, store.topology, recipe.drop_path)
     head = make_head(recipe.head, encoder, subject.classes)
     model = Classifier(encoder, head, recipe.label_smoothing).to(store.device)
-    views = replace(subject.views, frames=encoder.frames, crop_low=settings.crop_low, crop_high=1.0)
-    views = replace(views, min_frames=recipe.min_frames)
+    low, least = settings.crop_low, recipe.min_frames
+    views = replace(subject.views, frames=encoder.frames, crop_low=low, crop_high=1.0, min_frames=least)
     augment = replace(recipe.augment, limited_angle=settings.angle)
     if subject.data.chiral:
         augment = replace(augment, mirroring="none")

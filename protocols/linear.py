@@ -157,9 +157,7 @@ def _coordinates(subject: Subject) -> Source:
 def _encoded(subject: Subject, encoder: Encoder, recipe: Recipe) -> Source:
     """Crops by the recipe, read by its heads."""
     store, readout = subject.store, Readout(encoder, recipe, subject.store)
-    crop = {name: getattr(recipe, name) for name in ("crop_low", "crop_high", "min_frames")}
-    views = replace(subject.views, frames=encoder.frames, **crop)
-    sampler = Sampler(store, views, Augmentation(recipe.augment, store.topology))
+    sampler = Sampler(store, recipe.crops(subject.views, encoder.frames), Augmentation(recipe.augment, store.topology))
     train, test = (torch.from_numpy(rows) for rows in (subject.part.train, subject.part.test))
 
     def crops(rows: Tensor, draws: Draws) -> Tensor:

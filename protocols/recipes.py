@@ -5,10 +5,11 @@ What nobody published is marked ASSUMPTION. A recipe is a value; protocols/linea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import pi
 
 from skeletons.augment import AugmentConfig, Corruption
+from skeletons.sampling import ViewConfig
 
 # MAMP's feeder: an angle up to 0.3 rad about every axis, always, and nothing else.
 SMALL_ROTATION = AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0, limited_angle=0.3)
@@ -55,6 +56,11 @@ class Recipe:
     min_frames: int = 64
     augment: AugmentConfig = field(default_factory=lambda: SMALL_ROTATION)
     evaluations: int = 100
+
+    def crops(self, views: ViewConfig, frames: int) -> ViewConfig:
+        """Views of so many frames, cropped as the recipe says."""
+        low, high, least = self.crop_low, self.crop_high, self.min_frames
+        return replace(views, frames=frames, crop_low=low, crop_high=high, min_frames=least)
 
 
 RECIPES = {

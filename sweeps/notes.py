@@ -37,7 +37,7 @@ def _changed(works: Sequence[Work], records: Records) -> list[str]:
     stale: dict[str, set[str]] = {}
     for work in works:
         told = {} if work.raw or work.needs else records.about(work.pretraining)
-        if told.get("source", now := source_of(work.config)) != now:
+        if "source" in told and told["source"] != source_of(work.config):
             stale.setdefault(work.config.method.name, set()).add(work.pretraining)
     return [
         f"method {name} or its masking has changed since {len(runs)} run(s) here were trained, which are kept: if its "

@@ -94,7 +94,7 @@ class Window:
             if not self.trouble:
                 try:
                     task(*arguments)
-                except Exception as error:  # whatever a server or a full disk may say
+                except Exception as error:  # a server's, a database's or a disk's: kept, and told by `close`
                     self.trouble = str(error).partition("\n")[0][:300] or type(error).__name__
 
         self._thread.submit(guarded)

@@ -32,6 +32,7 @@ def test_each_view_gets_the_noise_of_its_group():
         ("global", [(0.01, 1.0), (0.05, 0.1)]),
         ("local8", [(0.02, 0.5)] * 4),
         ("clip", [(0.01, 1.0)]),  # the one global view of who has no local ones
+        ("", [(0.0, 0.0)]),
     ):
         views = len(expected)
         change = (corrupted(joints, group, views, **fields) - joints).unflatten(0, (views, -1))
@@ -41,6 +42,7 @@ def test_each_view_gets_the_noise_of_its_group():
             if sigma:
                 assert float(view[happened].std()) == pytest.approx(sigma, rel=0.02)
                 assert float(view[happened].mean()) == pytest.approx(0, abs=sigma / 50)
+        assert (group == "") == (not change.any())
 
 
 def test_one_axis_is_dropped_from_the_whole_view():
