@@ -27,6 +27,9 @@ from textwrap import fill
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # this folder's own files must not stand in for packages of the same name
+    from sweeps.forking import start_early
+
+    start_early(sys.argv[1:])  # before the imports below, which take as long as its own
 
 from methods.base import support_matrix
 from skeletons.errors import command

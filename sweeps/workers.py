@@ -22,6 +22,7 @@ from skeletons.errors import BadInput
 from skeletons.whole import is_full
 from sweeps.config import Config
 from sweeps.execute import execute, fail
+from sweeps.forking import open_to_interruption, start_server
 from sweeps.identity import device_of
 from sweeps.records import Records
 from sweeps.remote import shared
@@ -104,6 +105,7 @@ def _child(job: Callable[[Tell], None], slot: int, device: str, ranks: int, even
     assert parent is not None
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     try:
+        open_to_interruption()
         take_gpu(slot, device, ranks)
         job(events.send)
     except BadInput as error:
@@ -128,8 +130,8 @@ class Processes:
         self.workers: dict[int, tuple[Any, Connection]] = {}
 
     def start(self, slots: Sequence[int]) -> None:
+        start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sweeps.workers", "optuna", "omegaconf"])  # imported once for all workers
         for slot in slots:
             ours, theirs = context.Pipe(duplex=False)
             arguments = (self.job, slot, self.device, self.ranks, theirs)

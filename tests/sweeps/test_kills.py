@@ -51,7 +51,11 @@ def test_who_was_killed_after_his_last_result_is_not_taken_to_be_still_at_work(t
 
 @pytest.mark.parametrize(
     ("number", "everybody", "workers", "status", "says"),
-    [(signal.SIGTERM, False, 2, 143, "ended"), (signal.SIGINT, True, 1, 130, "interrupted")],
+    [
+        (signal.SIGTERM, False, 2, 143, "ended"),
+        (signal.SIGINT, True, 1, 130, "interrupted"),
+        (signal.SIGINT, True, 2, 130, "interrupted"),
+    ],
 )
 def test_who_is_asked_to_end_does_so_at_once_and_says_how_to_go_on(tiny, number, everybody, workers, status, says):
     """A terminal's Ctrl-C reaches the whole process group, a `kill` the command alone."""
