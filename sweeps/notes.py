@@ -1,5 +1,5 @@
 """What a person should know of a plan before they believe its table: cells that are one training under several names,
-and numbers of code that has changed since."""
+choices that change nothing, and numbers of code that has changed since."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from pathlib import Path
 from methods.base import method_class
 from methods.masking import all_strategies
 from sweeps.config import Config
-from sweeps.plan import Work
+from sweeps.plan import Work, make_plan
 from sweeps.records import Records
 
 
-def notes(works: Sequence[Work], records: Records) -> list[str]:
-    """A line for each."""
-    return [*_alike(works), *_changed(works, records)]
+def notes(line: Sequence[str], config: Config, works: Sequence[Work], records: Records) -> list[str]:
+    """A line for each.
+
+    Args:
+        line: the command line that the configuration and the works came from.
+    """
+    return [*_alike(works), *_idle(line, config, works), *_changed(works, records)]
 
 
 def _alike(works: Sequence[Work]) -> list[str]:
@@ -30,6 +34,19 @@ def _alike(works: Sequence[Work]) -> list[str]:
             cells.setdefault((work.split, work.seed, work.pretraining), []).append(work.cell)
     found = dict.fromkeys(tuple(names) for names in cells.values() if len(names) > 1)
     return [f"{', '.join(names)}: one training, for nothing that these cells change is read" for names in found]
+
+
+def _idle(line: Sequence[str], config: Config, works: Sequence[Work]) -> list[str]:
+    """Choices that the cells would be the same without."""
+    chosen = [override for override in line if override.partition("=")[0] in ("masking", "augment")]
+    if config.budget != "clips":  # without them, trainings would be timed once more
+        return []
+    keys = [work.key for work in works]
+    return [
+        f"{override} changes nothing: cells say their own, the method does not read it, or it would be so anyway"
+        for override in chosen
+        if [work.key for work in make_plan([o for o in line if o != override])[1]] == keys
+    ]
 
 
 def _changed(works: Sequence[Work], records: Records) -> list[str]:

@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-TRAINING = 0.95
-"""Share of a piece's time that is training, where nothing says better: what follows is short."""
+from sweeps.remaining import Seen, remaining
 
 
 class Progress:
@@ -25,6 +24,7 @@ class Progress:
         self.expected = expected or {}
         self.began = time.monotonic()
         self.rows: dict[str, dict[str, Any]] = {}
+        self.seen: dict[str, Seen] = {}
         self.live: Any = None
 
     def __enter__(self) -> Progress:
@@ -44,12 +44,18 @@ class Progress:
 
     def event(self, kind: str, key: str, details: dict[str, Any]) -> None:
         """Take note of one event of `sweeps.workers.run_all`."""
-        row = self.rows.setdefault(key, {"began": time.monotonic(), "last": "", "state": "running"})
+        row = self.rows.setdefault(key, {"state": "running"})
         row.update(details)
+        now = time.monotonic()
+        if key and (kind == "started" or key not in self.seen):  # perhaps once more, by another worker
+            self.seen[key] = Seen(now)
+        if kind == "training" and isinstance(row["steps"], int):  # of workers elsewhere only the step is told
+            self.seen[key].step(now, row["step"] / row["steps"])
         if kind in ("finished", "failed"):
             self.done += 1
             row["state"] = kind
-            row["seconds"] = time.monotonic() - row["began"]
+            self.seen[key].took = row["seconds"] = now - self.seen[key].began
+            self.seen[key].failed = kind == "failed"
         if kind == "judged":
             row[details["protocol"]] = details["top1"]
         if self.live is not None:
@@ -58,27 +64,8 @@ class Progress:
             self._log(kind, key, row)
 
     def remaining(self) -> float | None:
-        """Seconds until all is done, None as long as there is nothing to tell it by.
-
-        A piece weighs what it is expected to take, or else what the average one does; what is done of a running one is
-        its share of steps. The rest goes on as fast as what is done went.
-        """
-        known = [seconds for seconds in self.expected.values() if seconds]
-        average = sum(known) / len(known) if known else 1.0
-        weights = {key: self.expected.get(key) or average for key in self.rows if key}
-        done = sum(weights[key] * self._share(self.rows[key]) for key in weights)
-        unseen = [s or average for key, s in self.expected.items() if key not in self.rows]
-        unseen += [average] * (self.total - len(weights) - len(unseen))
-        left = sum(weights.values()) + sum(unseen) - done
-        elapsed = time.monotonic() - self.began
-        return elapsed * left / done if done > 0 else None
-
-    @staticmethod
-    def _share(row: dict[str, Any]) -> float:
-        if row["state"] != "running":
-            return 1.0
-        known = isinstance(row.get("steps"), int)  # of workers elsewhere only the step is told
-        return TRAINING * row["step"] / row["steps"] if known else 0.0
+        """Seconds until all is done, None as long as there is nothing to tell it by."""
+        return remaining(self.seen, self.expected, self.total, self.workers, time.monotonic())
 
     def _when(self) -> str:
         from sweeps.forecast import in_words

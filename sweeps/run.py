@@ -88,13 +88,18 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
 
 
 def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records) -> None:
-    """Print cells, splits, seeds, what is there already, and what the rest will cost (`dry=true`)."""
+    """Print what is trained and judged how, what is there already, and what the rest will cost (`dry=true`)."""
     from sweeps.forecast import Forecast, flops_in_words, in_words
     from sweeps.workers import worker_count
 
     failed = {w.key: reason for w in missing if config.retry != "failed" and (reason := failure_of(w, records))}
     missing = [work for work in missing if work.key not in failed]
     expected = Forecast(records).of(missing)
+    judged = dict.fromkeys(name for work in works for name in work.judgements)
+    title = config.ablation.title or config.encoder or config.method.name
+    print(
+        f"{title}; data={config.data.name} scale={config.scale} setting={config.setting}; judged by", ", ".join(judged)
+    )
     wide = max(len(work.cell) for work in works)
     for work in works:
         line = f"{work.cell:<{wide}}  {work.split:<8} seed {work.seed}  {work.pretraining:<12}  "
@@ -144,7 +149,7 @@ def main(command: Sequence[str]) -> int:
     records = Records(config.runs)
     fetch(config, records, works)
     missing = [w for w in works if not records.complete(w.pretraining, w.results)]
-    for note in notes(works, records):
+    for note in notes(command, config, works, records):
         print(f"note: {note}", file=sys.stderr)
     if config.dry:
         show_plan(config, works, missing, records)

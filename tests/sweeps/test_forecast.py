@@ -94,20 +94,65 @@ def test_flops_read_with_their_prefix():
     assert flops_in_words(3.2e12) == "3.2 TFLOPs" and flops_in_words(1.5e18) == "1.5 EFLOPs"
 
 
-def test_the_rest_goes_on_as_fast_as_what_is_done(monkeypatch, capsys):
+@pytest.fixture
+def clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    shown = Progress(3, 1, {"a": 10.0, "b": 30.0, "c": None})  # c: as the average, 20
-    assert shown.remaining() is None
+    return now
+
+
+def test_what_has_not_begun_is_as_much_slower_as_the_others_were(clock, capsys):
+    shown = Progress(3, 1, {"a": 10.0, "b": 30.0, "c": 5.0})
+    assert shown.remaining() == 45
     shown.event("started", "a", {"cell": "a"})
-    now[0] = 20.0  # twice as long as expected
+    clock[0] = 4.0
+    assert shown.remaining() == 45 - 4
+    clock[0] = 20.0  # twice as long as expected
     shown.event("finished", "a", {})
-    assert shown.remaining() == pytest.approx(2 * (30 + 20))
-    shown.event("started", "b", {"cell": "b"})
-    now[0] = 50.0
-    shown.event("training", "b", {"step": 1, "steps": 2, "loss": 1.0})
-    done = 10 + 30 * 0.95 / 2
-    assert shown.remaining() == pytest.approx(50 * (60 - done) / done)
-    shown.event("training", "b", {"step": 1, "steps": "?"})  # as workers elsewhere are heard of
-    assert shown.remaining() == pytest.approx(50 * 50 / 10)
+    assert shown.remaining() == pytest.approx(2 * (30 + 5))
     assert "(1/3; about" in capsys.readouterr().out
+
+
+def test_a_running_piece_goes_on_at_its_own_speed(clock):
+    shown = Progress(1, 1, {"a": 10.0})
+    shown.event("started", "a", {"cell": "a"})
+    clock[0] = 3.0
+    shown.event("training", "a", {"step": 60, "steps": 100})  # an earlier command did most of that
+    clock[0] = 13.0
+    shown.event("training", "a", {"step": 70, "steps": 100})
+    assert shown.remaining() == pytest.approx((1 - 0.7 * 0.95) * 10 / 0.095)
+    before = shown.remaining()
+    clock[0] = 15.0
+    assert shown.remaining() == pytest.approx(before - 2)
+
+
+def test_floors_do_not_tell_how_long_trainings_take_that_were_never_run(clock):
+    shown = Progress(4, 2, {"raw": 0.0, "untrained": 2.0, "slim": None, "mamp": None})
+    for floor in ("raw", "untrained"):
+        shown.event("started", floor, {"cell": floor})
+        clock[0] += 2.0
+        shown.event("finished", floor, {})
+    assert shown.remaining() is None
+    shown.event("started", "slim", {"cell": "slim"})
+    clock[0] = 10.0
+    shown.event("training", "slim", {"step": 1, "steps": 100})
+    assert shown.remaining() is None
+    clock[0] = 20.0
+    shown.event("training", "slim", {"step": 11, "steps": 100})
+    whole = 10 / 0.095
+    assert shown.remaining() == pytest.approx(whole)  # two workers: mamp, at the same speed, takes longest
+    shown.event("started", "mamp", {"cell": "mamp"})
+    clock[0] = 21.0
+    shown.event("failed", "mamp", {"reason": "why"})
+    assert shown.remaining() == pytest.approx(whole * (1 - 0.11 * 0.95) - 1)
+
+
+def test_of_workers_elsewhere_and_of_trials_it_is_told_by_what_has_ended(clock):
+    shown = Progress(3, 1)
+    shown.event("started", "a", {"cell": "a"})
+    shown.event("training", "a", {"step": 1, "steps": "?"})
+    assert shown.remaining() is None
+    clock[0] = 8.0
+    shown.event("finished", "a", {})
+    shown.event("died", "", {"reason": "why"})
+    assert shown.remaining() == 16

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sweeps import run
 from sweeps.notes import _code, notes, source_of
 from sweeps.plan import make_plan
 from sweeps.records import Records
 
 
+def noted(line, records):
+    return notes(line, *make_plan(line), records)
+
+
 def test_cells_that_are_one_training_are_named(tiny, tmp_path):
     records = Records(tmp_path / "runs")
-    (said,) = notes(make_plan([*tiny, "ablation=stm", "method=mamp"])[1], records)
+    (said,) = noted([*tiny, "ablation=stm", "method=mamp"], records)
     assert said.startswith("no-global, limited-global, no-local, limited-local, dual: one training")
-    assert notes(make_plan([*tiny, "ablation=stm", "seeds=[0,1]"])[1], records) == []
+    assert noted([*tiny, "ablation=stm", "seeds=[0,1]"], records) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "idle"),
+    [
+        ("ablation=stm masking=random", "masking=random"),
+        ("method=asma masking=tube", "masking=tube"),
+        ("method=slim masking=random", ""),
+        ("method=mamp masking=tube", ""),
+        ("method=slim augment=none", ""),
+    ],
+)
+def test_choices_that_no_cell_follows_are_named(tiny, tmp_path, line, idle):
+    said = noted([*tiny, *line.split()], Records(tmp_path / "runs"))
+    assert [note.partition(" ")[0] for note in said] == [idle] * bool(idle)
 
 
 def test_code_that_has_changed_since_is_named(tiny, tmp_path, monkeypatch, capsys):
@@ -25,7 +46,7 @@ def test_code_that_has_changed_since_is_named(tiny, tmp_path, monkeypatch, capsy
     about = json.loads(file.read_text())
     works = make_plan(line)[1]
     assert about["source"] == source_of(works[0].config)
-    assert notes(works, Records(tmp_path / "runs")) == []
+    assert noted(line, Records(tmp_path / "runs")) == []
     file.write_text(json.dumps(about | {"source": "0123456789ab"}))
     capsys.readouterr()
     assert run.main([*line, "dry=true"]) == 0

@@ -182,6 +182,7 @@ def test_bad_input_ends_in_one_line_and_status_2(wrong, message, tmp_path, monke
 def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     assert run.main([*tiny, "ablation=stm", "dry=true"]) == 0
     printed = capsys.readouterr().out
+    assert "data=archive scale=demo setting=paper; judged by linear_fast, retrieval" in printed.splitlines()[0]
     assert "7 pieces, 0 there, 7 to do" in printed
     assert printed.count("to train, ") == 5 and "time unknown: nothing like it was run on this machine" in printed
     methods, _, strategies = " ".join(printed.split()).rpartition("methods can use: ")[2].partition(": ")
