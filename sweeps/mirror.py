@@ -91,7 +91,8 @@ class Piece:
             save_model(encoder, Path(folder) / "model", poolings_of(config)[""], config.views.test_crop)
             client.log_artifacts(run, folder)
         if config.method.name != UNTRAINED and not config.encoder:
-            register(client, run, f"skelbench-{config.method.name}-{config.data.name}", self.tags())
+            alias = "-".join(filter(None, (config.ablation.name, work.cell, work.split, f"seed{work.seed}")))
+            register(client, run, f"skelbench-{config.method.name}-{config.data.name}", alias, self.tags())
 
     def tags(self) -> dict[str, str]:
         work, about = self.work, self.records.about(self.work.pretraining)

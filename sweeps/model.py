@@ -1,6 +1,6 @@
 """An encoder as a model that MLflow loads: recordings in, features out, exactly as `protocols` extract them.
 
-    model = mlflow.pyfunc.load_model("models:/skelbench-slim-nwucla/1")
+    model = mlflow.pyfunc.load_model("models:/skelbench-slim-nwucla@slim-xsub-seed0")
     features = model.predict(joints)  # float32 (clip, person, time, joint, 3) -> (clip, channels)
 
 Its folder holds the encoder (safetensors, nothing pickled) and an `MLmodel` that names this file as its loader, so it
@@ -10,6 +10,7 @@ needs an installed SkelBench. Another pooling: `load_model(uri, model_config={"p
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 import tempfile
 from dataclasses import replace
@@ -139,11 +140,12 @@ def save_model(encoder: Path, folder: Path, pooling: str, test_crop: float) -> N
     (folder / "requirements.txt").write_text(f"torch=={torch_version}\nnumpy\nsafetensors\n")
 
 
-def register(client: MlflowClient, run: str, name: str, tags: dict[str, str]) -> None:
+def register(client: MlflowClient, run: str, name: str, alias: str, tags: dict[str, str]) -> None:
     """Register the model that a run has among its artifacts, unless its encoder is registered already.
 
     Args:
         name: of the registered model; its versions are encoders.
+        alias: by which the version can be loaded; an earlier one of this alias loses it.
         tags: of the version; `identity` says which encoder it is.
     """
     from mlflow.exceptions import MlflowException
@@ -154,6 +156,9 @@ def register(client: MlflowClient, run: str, name: str, tags: dict[str, str]) ->
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     same = client.search_model_versions(f"name = '{name}' and tags.identity = '{tags['identity']}'")
-    if not same:
+    if same:
+        version = same[0]
+    else:
         own = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
-        client.create_model_version(name, f"runs:/{run}/model", run, own)
+        version = client.create_model_version(name, f"runs:/{run}/model", run, own)
+    client.set_registered_model_alias(name, re.sub(r"[^\w-]+", "-", alias, flags=re.ASCII)[:255], version.version)

@@ -174,7 +174,9 @@ def test_the_encoder_is_a_registered_model_that_gives_what_protocols_extract(rec
     (version,) = (v for v in versions if v.tags["identity"] == one.pretraining)  # of two plans, and registered once
     monkeypatch.setenv("MLFLOW_TRACKING_URI", client.tracking_uri)
     mlflow.set_tracking_uri(client.tracking_uri)
-    model = mlflow.pyfunc.load_model(f"models:/skelbench-slim-demo/{version.version}")
+    alias = f"models:/skelbench-slim-demo@{one.cell}-{one.split}-seed{one.seed}"
+    assert client.get_model_version_by_alias("skelbench-slim-demo", alias.partition("@")[2]).version == version.version
+    model = mlflow.pyfunc.load_model(alias)
     joints = np.full((len(clips), 2, max(clips.lengths), 25, 3), np.nan, np.float32)
     given = clips.original()
     for i in range(len(clips)):
