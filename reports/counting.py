@@ -15,8 +15,10 @@ from typing import Any
 from methods import backbone, decoder
 from methods.base import Parts, all_methods, method_class
 from methods.encoder import encoder_kinds
-from sweeps.config import Config, compose, differing, options
+from sweeps.composing import compose
+from sweeps.config import Config, differing
 from sweeps.costs import MethodCost, Pass, cost
+from sweeps.groups import options
 from sweeps.identity import digest
 from sweeps.records import read_json, write_json
 

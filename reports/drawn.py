@@ -167,7 +167,7 @@ def _draw(asked: Asked, root: str) -> str:
 
 def _of_clips(asked: Asked) -> bytes:
     from reports.figures import FROM_CLIPS, MOVING
-    from sweeps.config import compose
+    from sweeps.composing import compose
 
     config, moving = compose([f"data={asked.plan['data']}", *asked.plan["from"]]), io.BytesIO()
     if asked.path.suffix == ".gif":

@@ -55,7 +55,8 @@ from reports.strips import neighbour_strips
 from reports.tuning import tuning_picture
 from skeletons.errors import BadInput, command, unknown
 from skeletons.whole import written_whole
-from sweeps.config import Config, compose
+from sweeps.composing import compose
+from sweeps.config import Config
 from sweeps.records import Records, out_folder
 
 FROM_CLIPS: dict[str, Callable[[Config, dict[str, str]], Figure]] = {

@@ -24,7 +24,8 @@ from methods.base import method_class
 from methods.flops import encoder_flops
 from reports.formats import FORMATS, Table, as_text
 from skeletons.errors import command, unknown
-from sweeps.config import Config, compose
+from sweeps.composing import compose
+from sweeps.config import Config
 from sweeps.costs import CLIPS, JOINTS, PERSONS, MethodCost, cost
 
 PUBLISHED = ROOT / "reports" / "published" / "flops.csv"

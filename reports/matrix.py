@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from reports.cells import BySeed, accuracy_cell, hole, seeds_of
 from reports.formats import Cell, Table, rank_columns
 from reports.tables import FLOORS, folds_together, label_of, results_of
-from sweeps.config import options
+from sweeps.groups import options
 from sweeps.records import Records
 
 JOINED = ("methods", "semi", "retrieval", "transfer", "")  # ablations whose cells are methods; "": a plain run

@@ -29,8 +29,10 @@ from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch
 from skeletons.topology import KINECT_V2
-from sweeps.config import Config, compose, options
+from sweeps.composing import compose
+from sweeps.config import Config
 from sweeps.costs import CLASSES, JOINTS, parts_of, views_of
+from sweeps.groups import options
 from sweeps.identity import device_of
 from sweeps.records import provenance
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from methods.base import all_methods, method_class
 from reports.formats import Table
-from sweeps.config import Config, compose, options
+from sweeps.composing import compose
+from sweeps.config import Config
 from sweeps.costs import CLIPS, JOINTS, MethodCost, cost
+from sweeps.groups import options
 
 # What a method logs beside the terms of its loss.
 STATISTICS = ("loss", "masked", "mask_filled", "accuracy", "target_entropy", "guidance", "positives")

@@ -14,7 +14,8 @@ import yaml
 
 from skeletons.errors import BadInput
 from skeletons.topology import topology_of
-from sweeps.config import Config, from_yaml
+from sweeps.composing import from_yaml
+from sweeps.config import Config
 from sweeps.identity import digest
 from sweeps.records import Records, read_json, write_json
 

@@ -27,7 +27,8 @@ from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler
 from skeletons.splits import Split, withhold
 from skeletons.whole import is_full
-from sweeps.config import Config, to_yaml
+from sweeps.composing import to_yaml
+from sweeps.config import Config
 from sweeps.costs import parts_of
 from sweeps.fusion import fused_result
 from sweeps.identity import data_of, device_of, pretraining_identity, stream_of

@@ -18,7 +18,8 @@ from methods.base import method_class
 from methods.trainer import steps_in
 from skeletons.errors import BadInput
 from sweeps.budget import step_flops, throughput_key
-from sweeps.config import Config, from_yaml
+from sweeps.composing import from_yaml
+from sweeps.config import Config
 from sweeps.identity import data_of, device_of, digest
 from sweeps.plan import Work
 from sweeps.records import Records, provenance, read_json, write_json

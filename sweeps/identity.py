@@ -29,7 +29,8 @@ from skeletons.clips import Clips
 from skeletons.sources import DataConfig, open_clips
 from skeletons.splits import Split, split
 from skeletons.streams import JOINT
-from sweeps.config import Config, compose, differing, select
+from sweeps.composing import compose
+from sweeps.config import Config, differing, select
 
 RAW = "raw"
 # Fields of `train` that cannot change the weights; length, warmup and freeze_last enter as steps.

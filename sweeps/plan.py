@@ -18,7 +18,9 @@ from skeletons.errors import BadInput, unknown
 from skeletons.splits import folds
 from skeletons.streams import JOINT
 from sweeps import ranks
-from sweeps.config import Config, compose, options
+from sweeps.composing import compose
+from sweeps.config import Config
+from sweeps.groups import options
 from sweeps.identity import RAW, Judgement, data_of, digest, given_identity, judgement, pretraining_identity
 from sweeps.tuned import with_tuned
 

@@ -38,7 +38,8 @@ from methods import distributed
 from methods.base import method_class
 from methods.trainer import TrainingFailed
 from skeletons.errors import BadInput
-from sweeps.config import Config, from_yaml, to_yaml
+from sweeps.composing import from_yaml, to_yaml
+from sweeps.config import Config
 from sweeps.identity import device_of
 
 ROOT = Path(__file__).resolve().parents[1]

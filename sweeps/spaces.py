@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skeletons.errors import BadInput, check_choices, unknown
-from sweeps.config import Config, options, select
-from sweeps.groups import CONF
+from sweeps.config import Config, select
+from sweeps.groups import CONF, options
 from sweeps.identity import data_of, pretraining_identity
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skeletons.errors import BadInput
-from sweeps.config import GROUPS
+from sweeps.groups import GROUPS
 from sweeps.records import write_text
 
 KEY = "tuned"

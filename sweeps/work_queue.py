@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.config import OF_THE_COMMAND, Config, from_plain
+from sweeps.composing import from_plain
+from sweeps.config import OF_THE_COMMAND, Config
 from sweeps.identity import Judgement, digest
 from sweeps.plan import Work
 from sweeps.storage import BEATS, GRACE, JOURNAL, holding, is_held, open_storage, open_study

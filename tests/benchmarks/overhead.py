@@ -33,7 +33,8 @@ from omegaconf import OmegaConf
 from methods.base import all_methods
 from sweeps import execute
 from sweeps import run as command
-from sweeps.config import Config, compose
+from sweeps.composing import compose
+from sweeps.config import Config
 from sweeps.groups import CONF
 from tests.benchmarks.alternating import compare, seconds
 

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from reports.make import ROOT
 from skeletons.topology import KINECT_V2
-from sweeps.config import compose
+from sweeps.composing import compose
 from sweeps.records import Records, write_json
 
 METHODS = ("slim", "slim_released", "mamp", "skeletonmae", "sjepa", "gfp", "amr", "hacm", "skeletonclr", "untrained")

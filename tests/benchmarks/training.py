@@ -6,7 +6,7 @@ import torch
 
 from methods.base import all_methods
 from sweeps.budget import training_step
-from sweeps.config import compose
+from sweeps.composing import compose
 from sweeps.identity import data_of
 from tests.benchmarks.alternating import seconds
 

@@ -11,7 +11,7 @@ from methods.base import build
 from methods.slim import Slim
 from methods.slim_released import SlimReleased
 from skeletons.randomness import Draws
-from sweeps.config import compose
+from sweeps.composing import compose
 
 STUDENT, ITERATIONS = 0.1, 3
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from skeletons.topology import KINECT_V1
-from sweeps.config import Config, compose, to_yaml
+from sweeps.composing import compose, to_yaml
+from sweeps.config import Config
 from sweeps.records import Records, write_json, write_text
 
 CELLS = {"no-global": 0.6, "limited-global": 0.7, "dual": 0.8}  # and how often each is right

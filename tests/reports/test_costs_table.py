@@ -17,7 +17,7 @@ from reports.counting import SHIPPED, Costs, Measured, cost_key, every_method
 from reports.flops import main
 from reports.formats import Table
 from skeletons.errors import BadInput
-from sweeps.config import compose
+from sweeps.composing import compose
 from sweeps.costs import cost
 from sweeps.records import Records, write_json
 

@@ -9,7 +9,7 @@ from methods.masking import all_strategies
 from reports import figures
 from reports.masks import context_of, mask_gallery
 from skeletons.errors import BadInput
-from sweeps.config import compose
+from sweeps.composing import compose
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from reports.flops import cost
 from reports.formats import as_text
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V1, KINECT_V2, OPENNI, Topology
-from sweeps.config import Config, compose
+from sweeps.composing import compose
+from sweeps.config import Config
 
 MAMP = EncoderConfig(patch=4, position="learned", class_token=False, registers=0, init="xavier")
 ENCODERS = {

@@ -16,7 +16,7 @@ from skeletons.errors import BadInput
 from skeletons.sources import open_clips
 from skeletons.sources.demo import DemoSpec, generate
 from skeletons.topology import KINECT_V1, KINECT_V2
-from sweeps.config import compose
+from sweeps.composing import compose
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from skeletons.sources.demo import DemoSpec, generate
-from sweeps.config import compose
+from sweeps.composing import compose
 from tests.sweeps import outcome
 from tests.sweeps.conftest import TINY
 

@@ -7,7 +7,8 @@ import csv
 import pytest
 
 from sweeps import run
-from sweeps.config import compose, options
+from sweeps.composing import compose
+from sweeps.groups import options
 from sweeps.plan import check, of_cell
 
 

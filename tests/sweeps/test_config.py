@@ -13,9 +13,10 @@ from methods.base import all_methods, build
 from methods.optimisation import optimizer_for
 from skeletons.errors import BadInput
 from skeletons.topology import KINECT_V2
-from sweeps.config import Config, compose, differing, from_yaml, options, to_yaml
+from sweeps.composing import compose, from_yaml, to_yaml
+from sweeps.config import Config, differing
 from sweeps.costs import parts_of
-from sweeps.groups import CONF
+from sweeps.groups import CONF, options
 
 
 @pytest.mark.parametrize("scale", options("scale"))

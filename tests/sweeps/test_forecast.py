@@ -16,7 +16,7 @@ from sweeps.records import Records, provenance, write_json
 
 def ran(records, work, clips_per_second, **changes):
     """Leave the traces of a run, as `execute` does."""
-    from sweeps.config import to_yaml
+    from sweeps.composing import to_yaml
     from sweeps.identity import data_of, pretraining_identity
     from sweeps.records import write_text
 

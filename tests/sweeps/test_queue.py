@@ -8,7 +8,7 @@ import time
 import pytest
 
 from skeletons.errors import BadInput
-from sweeps.config import compose
+from sweeps.composing import compose
 from sweeps.launchers import check_launch
 from sweeps.records import Records
 from sweeps.storage import check_storage, open_storage, take

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from methods.distributed import world
 from skeletons.errors import BadInput
 from sweeps import run
-from sweeps.config import from_yaml
+from sweeps.composing import from_yaml
 from sweeps.plan import make_plan
 
 

@@ -19,7 +19,9 @@ import pytest
 from methods.base import all_methods
 from skeletons.errors import BadInput
 from sweeps import identity, run, trial, tune, tuning
-from sweeps.config import Config, compose, options, select
+from sweeps.composing import compose
+from sweeps.config import Config, select
+from sweeps.groups import options
 from sweeps.plan import make_plan
 from sweeps.records import Records, read_json
 from sweeps.spaces import fit_space, read_space

@@ -12,7 +12,8 @@ from methods.base import all_methods
 from methods.checkpoint import save_encoder
 from methods.encoder import EncoderConfig, make_encoder
 from skeletons.topology import KINECT_V2
-from sweeps.config import Config, to_yaml
+from sweeps.composing import to_yaml
+from sweeps.config import Config
 from sweeps.identity import Judgement, digest
 from sweeps.plan import Work
 from sweeps.records import Records, write_json, write_text
