@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from methods.decoder import DecoderConfig
 from methods.encoder import Encoder, EncoderConfig
+from methods.heads import HeadConfig
 from methods.masking import MaskingConfig, all_strategies, strategy
-from methods.prototypes import HeadConfig
 from methods.registry import import_files
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws

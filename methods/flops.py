@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods.decoder import DecoderConfig
 from methods.encoder import EncoderConfig
-from methods.prototypes import HeadConfig
+from methods.heads import HeadConfig
 
 
 def block_flops(tokens: int, width: int, hidden: int, gated: bool = False) -> int:

@@ -46,11 +46,11 @@ from methods.backbone import initialise
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.decoder import Decoder, DecoderConfig
 from methods.encoder import make_encoder, patchify
+from methods.heads import HeadConfig
 from methods.losses import masked_mean, variance_covariance
 from methods.masking import strategy, visible_count
 from methods.masking.tokens import shown
 from methods.precision import full
-from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch

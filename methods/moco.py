@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.distributed import gather
 from methods.encoder import make_encoder
+from methods.heads import HeadConfig
 from methods.masking import observed_patches
 from methods.persons import mean_over_persons, pool, present_ones
 from methods.precision import full
-from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch

@@ -1,10 +1,10 @@
-"""Learnt prototypes, the teacher's Sinkhorn assignment to them, and the cross-entropy between networks.
+"""The teacher's Sinkhorn assignment of tokens to prototypes, and the cross-entropy between networks.
 
-A head maps a token to a unit vector; its scalar products with K unit prototypes are the logits. The teacher's
-logits are assigned to the prototypes by Sinkhorn-Knopp, so that every prototype gets the same share of the
-batch, and the student is trained to predict that assignment: for patch tokens this is masked feature
-modelling, for class tokens global-local consistency (SLiM, arXiv 2603.10648, section 3.2 and appendix A;
-there from DINO, arXiv 2104.14294, iBOT, arXiv 2111.07832, and DINOv2, arXiv 2304.07193).
+A head (methods/heads.py) compares a token with K unit prototypes. The teacher's logits are assigned to the
+prototypes by Sinkhorn-Knopp, so that every prototype gets the same share of the batch, and the student is
+trained to predict that assignment: for patch tokens this is masked feature modelling, for class tokens
+global-local consistency (SLiM, arXiv 2603.10648, section 3.2 and appendix A; there from DINO, arXiv
+2104.14294, iBOT, arXiv 2111.07832, and DINOv2, arXiv 2304.07193).
 
 With K = 65,536 the logits dominate the memory of a training step, so `prototype_cross_entropy` never holds
 them whole. Two facts make that cheap:
@@ -18,90 +18,16 @@ them whole. Two facts make that cheap:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.distributed import total
-from methods.precision import autocast_device, full, without_autocast
+from methods.precision import autocast_device, without_autocast
 
 CHUNK = 2**24
 """Elements of a chunk buffer (64 MiB in float32); on the CPU, at SLiM's sizes, twice gains about 10 %."""
-
-
-@dataclass
-class HeadConfig:
-    """Sizes of a prototype head (SLiM, appendix A).
-
-    Attributes:
-        prototypes: number of prototypes K.
-        patch_prototypes: K of the head for patch tokens; 0 means `prototypes`, as in the paper.
-        hidden: channels of the MLP's hidden layers.
-        bottleneck: channels d of the vectors compared with the prototypes.
-        layers: linear layers of the MLP, at least 1.
-    """
-
-    prototypes: int = 65536
-    patch_prototypes: int = 0
-    hidden: int = 2048
-    bottleneck: int = 256
-    layers: int = 3
-
-    def for_patches(self) -> HeadConfig:
-        """The sizes of the patch tokens' head."""
-        return replace(self, prototypes=self.patch_prototypes or self.prototypes)
-
-
-class PrototypeHead(nn.Module):
-    """MLP to a unit bottleneck vector, and K unit prototypes (SLiM, appendix A; DINO, section 3.1).
-
-    The prototypes are a weight-normalised, bias-free linear layer with its gain fixed at 1, that is, the rows
-    of `weight` are L2-normalised wherever they are used. Student and teacher each own a head, and patch and
-    class tokens each have their own.
-
-    Args:
-        width: channels of a token.
-        config: sizes.
-    """
-
-    step_part = "heads"  # where its operations are counted
-
-    def __init__(self, width: int, config: HeadConfig) -> None:
-        super().__init__()
-        if config.layers < 1:
-            raise ValueError(f"a prototype head needs at least 1 layer, got layers={config.layers}")
-        # 0.02 at the paper's width. Narrower layers need more: else biases soon outweigh what depends on the token, all
-        # vectors point the same way, and the teacher's targets are flat.
-        std = 0.02 * (2048 / config.hidden) ** 0.5
-        widths = [width, *[config.hidden] * (config.layers - 1), config.bottleneck]
-        self.mlp = nn.Sequential()
-        for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            if i:
-                self.mlp.append(nn.GELU())
-            linear = nn.Linear(fan_in, fan_out)
-            nn.init.trunc_normal_(linear.weight, std=std)
-            nn.init.zeros_(linear.bias)
-            self.mlp.append(linear)
-        # As PyTorch starts a linear layer, which DINO's last one is. Only directions matter, but the longer a row, the
-        # less a step of Adam turns it: from N(0, 1), 28 times as long at the paper's width, they would hardly move.
-        self.weight = nn.Parameter(torch.empty(config.prototypes, config.bottleneck))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-
-    def forward(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row bottleneck"]:
-        """Unit vectors, in float32 at least: under autocast only the MLP runs in bfloat16."""
-        return _unit(self.mlp(x))
-
-    def prototypes(self) -> Float[Tensor, "prototype bottleneck"]:
-        """Unit prototypes; gradients pass through the normalisation."""
-        return _unit(self.weight)
-
-    def logits(self, x: Float[Tensor, "*row width"]) -> Float[Tensor, "*row prototype"]:
-        """Cosines of every token with every prototype, before any temperature. For small sizes."""
-        return self(x) @ self.prototypes().T
 
 
 def sinkhorn(
@@ -364,10 +290,6 @@ def _product_type(student: Tensor, prototypes: Tensor) -> torch.dtype:
     if autocast and own == torch.float32:
         return torch.bfloat16
     return torch.float32 if own == torch.float16 else own
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(full(x), dim=-1)
 
 
 def _check_iterations(iterations: int) -> None:

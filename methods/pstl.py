@@ -42,11 +42,11 @@ from torch import Tensor, nn
 from methods.base import ONE_VIEW, Method, MethodConfig, Parts
 from methods.distributed import BatchNorm, world
 from methods.encoder import Encoder, Tokens, make_encoder
+from methods.heads import HeadConfig
 from methods.losses import barlow_twins
 from methods.masking import observed_patches
 from methods.masking.degree import draw_frames, draw_joints, frame_counts, frame_motion
 from methods.persons import mean_over_persons, pool, present_ones, sequences
-from methods.prototypes import HeadConfig
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch

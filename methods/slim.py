@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from methods.base import Method, MethodConfig, Parts
 from methods.distributed import denominator
 from methods.encoder import Encoder, make_encoder
+from methods.heads import PrototypeHead
 from methods.losses import koleo
 from methods.masking import MaskingConfig, strategy
 from methods.masking.tokens import hidden_index
 from methods.masking.views import ViewMasking
-from methods.prototypes import PrototypeHead, prototype_cross_entropy
+from methods.prototypes import prototype_cross_entropy
 from methods.teacher import follow, teacher_of
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws

@@ -9,8 +9,8 @@ from typing import Any
 from methods.base import MethodConfig, QueueConfig, TeacherConfig
 from methods.decoder import DecoderConfig
 from methods.encoder import EncoderConfig
+from methods.heads import HeadConfig
 from methods.masking import MaskingConfig
-from methods.prototypes import HeadConfig
 from methods.trainer import TrainConfig
 from protocols.distill import DistillConfig
 from protocols.embedding import EmbeddingConfig

@@ -64,8 +64,8 @@ def _changed(works: Sequence[Work], records: Records) -> list[str]:
 
 
 def source_of(config: Config) -> str:
-    """Digest of the code of a method and its masking strategies, without comments and docstrings. No part of an
-    identity: what is only written otherwise computes the same."""
+    """Digest of the code of a method and its masking strategies, without imports, comments and docstrings. No part of
+    an identity: what is only written otherwise computes the same."""
     method = method_class(config.method.name)
     used = [method, *(all_strategies()[name] for name in method.strategies(config.masking).values())]
     own = {c for cls in used for c in cls.__mro__ if c.__module__.startswith("methods.") and c.__name__ != "Method"}
@@ -76,6 +76,7 @@ def source_of(config: Config) -> str:
 @cache
 def _code(file: str) -> str:
     tree = ast.parse(Path(file).read_text())
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]

@@ -15,7 +15,7 @@ import yaml
 
 from methods import base, masking
 from methods.backbone import EncoderConfig
-from methods.prototypes import HeadConfig
+from methods.heads import HeadConfig
 from skeletons.prepare import main as prepare
 from skeletons.randomness import Draws
 from skeletons.sampling import Batch, ViewConfig

@@ -15,8 +15,8 @@ from torch import Tensor
 from methods.base import Method, Parts, QueueConfig, method_class
 from methods.decoder import Decoder, DecoderConfig
 from methods.encoder import Encoder, EncoderConfig
+from methods.heads import HeadConfig
 from methods.masking import MaskingConfig
-from methods.prototypes import HeadConfig
 from skeletons.augment import Augmentation, AugmentConfig
 from skeletons.clips import Clips
 from skeletons.randomness import Draws

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import prototypes
-from methods.prototypes import HeadConfig, PrototypeHead, prototype_cross_entropy, sinkhorn
+from methods.heads import HeadConfig, PrototypeHead
+from methods.prototypes import prototype_cross_entropy, sinkhorn
 
 VIEWS, ROWS, WIDTH, K = 3, 13, 8, 20
 

@@ -171,7 +171,7 @@ KILLED = """
     from methods.base import Parts, build, method_class
     from methods.checkpoint import save_encoder
     from methods.masking import MaskingConfig
-    from methods.prototypes import HeadConfig
+    from methods.heads import HeadConfig
     from methods.trainer import TrainConfig, train
     from skeletons.augment import Augmentation, AugmentConfig
     from skeletons.clips import open_store

@@ -22,7 +22,8 @@ from methods.flops import (
     prototype_flops,
     sinkhorn_flops,
 )
-from methods.prototypes import CHUNK, HeadConfig, PrototypeHead, prototype_cross_entropy
+from methods.heads import HeadConfig, PrototypeHead
+from methods.prototypes import CHUNK, prototype_cross_entropy
 from reports import flops
 from reports.flops import cost
 from reports.formats import as_text

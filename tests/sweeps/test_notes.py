@@ -54,8 +54,8 @@ def test_code_that_has_changed_since_is_named(tiny, tmp_path, monkeypatch, capsy
     assert said.startswith("note: method mamp or its masking has changed since 1 run(s)") and "raise `version`" in said
 
 
-def test_comments_and_docstrings_are_no_code(tmp_path):
-    texts = ["x = 1\n", '"""What."""\nx = 1  # why\n', "x = 2\n"]
+def test_imports_comments_and_docstrings_are_no_code(tmp_path):
+    texts = ["x = 1\n", '"""What."""\n\nimport os\n\nx = 1  # why\n', "x = 2\n"]
     digests = []
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.py").write_text(text)
