@@ -74,6 +74,7 @@ class AimCLR(Moco):
             raise BadInput(
                 f"method.neighbours={self.config.neighbours} must be between 0 and queue.length={parts.queue.length}"
             )
+        self.chiral = parts.chiral
         self.register_buffer("progress", torch.zeros(()))
         self.progress: Tensor
 
@@ -81,7 +82,9 @@ class AimCLR(Moco):
         """InfoNCE of the normal query and D3M of the extreme ones."""
         c = self.config
         query, key, strong = views["clip"].each_view()
-        joints, observed = extreme(strong.joints, strong.observed, self.topology, draws.fork("extreme"), c.extreme)
+        joints, observed = extreme(
+            strong.joints, strong.observed, self.topology, draws.fork("extreme"), c.extreme, self.chiral
+        )
         strong = replace(strong, joints=joints, observed=observed)
         query, key, strong = (view.in_stream(self.topology) for view in (query, key, strong))
         q, k = self.query(query), self.keys_of(key)

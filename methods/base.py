@@ -79,6 +79,7 @@ class Parts:
         topology: of the data.
         classes: number of classes, for supervised training only.
         steps: length of the run, for schedules that are shares of it.
+        chiral: the data has classes that are each other's mirror image: views of a clip are mirrored alike, or not.
     """
 
     method: Any
@@ -92,6 +93,7 @@ class Parts:
     classes: int = 0
     steps: int = 1
     queue: QueueConfig = field(default_factory=QueueConfig)
+    chiral: bool = False
 
 
 # What a method with one view a clip reads of `views`.

@@ -20,7 +20,7 @@ blocks), motion-aware masking of 90 %, targets chosen at the target encoder's ou
   copy comes on top of what all methods share).
 - A hidden token's target is the token of the same time and joint *name*, also where the copy is mirrored. The target
   is never mirrored, so this asks for features that do not tell left from right: on data with classes that are each
-  other's mirror image, set `method.mirror=0` (`augment.mirror_per` knows of such classes but rules other views).
+  other's mirror image nothing is mirrored here.
 - The mask is drawn on the transformed copy, the one that is masked (motion of patches hardly changes under it).
 - tau 0.8 and 20 epochs of warm-up (MAMP's). Every present person is a sequence; unobserved tokens are no targets.
 - The predictor adds its own positions to all tokens, as MAMP's decoder does. The centre starts at 0 and follows the
@@ -88,9 +88,9 @@ class SJepaConfig(MethodConfig):
 class GeometricView:
     """A mirrored, rotated and shifted copy of every clip; its persons and frames alike."""
 
-    def __init__(self, config: SJepaConfig, topology: Topology):
+    def __init__(self, config: SJepaConfig, topology: Topology, chiral: bool = False):
         self.config = config
-        self.swap = torch.tensor(topology.mirror) if config.mirror > 0 else None
+        self.swap = torch.tensor(topology.mirror) if config.mirror > 0 and not chiral else None
 
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         c, rows, device = self.config, len(batch), batch.joints.device
@@ -130,7 +130,7 @@ class SJepa(Method):
         self.momentum, self.steps = parts.teacher, max(1, parts.steps)
         self.ratio = parts.masking.range()
         self.masking = strategy(parts.masking.strategy, parts.masking)
-        self.view = GeometricView(self.config, parts.topology)
+        self.view = GeometricView(self.config, parts.topology, parts.chiral)
         self.encoder = make_encoder(parts.backbone, parts.topology, parts.views.frames)
         self.target_encoder = teacher_of(self.encoder)
         grid, width = self.encoder.grid(parts.views.frames), self.encoder.width

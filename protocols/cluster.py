@@ -1,10 +1,11 @@
 """Clustering: do the test clips fall into their classes without any label?
 
-k-means with as many clusters as classes on L2-normalised features of the test clips; clusters are matched to classes
-one to one so that most clips agree (Kuhn, 1955), which gives an accuracy. Beside it normalised mutual information (by
-the mean of both entropies), the adjusted Rand index, and the silhouette of the true classes (Rousseeuw, 1987). Labels
-of training clips are not used. The silhouette compares every clip with every other, so that of a larger set is that of
-10,000 of its clips, drawn at random; it is 0 where there is but one class, or a class of its own for every clip.
+k-means on L2-normalised features of the test clips, with as many clusters as these show classes; clusters are matched
+to classes one to one so that most clips agree (Kuhn, 1955), which gives an accuracy. Beside it normalised mutual
+information (by the mean of both entropies), the adjusted Rand index, and the silhouette of the true classes
+(Rousseeuw, 1987). Labels of training clips are not used. The silhouette compares every clip with every other, so that
+of a larger set is that of 10,000 of its clips, drawn at random; it is 0 where there is but one class, or a class of
+its own for every clip.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def matched(clusters: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray
 
 
 def clustering(
-    x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"], classes: int, seed: int = 0
+    x: Float[Tensor, "clip feature"], y: Int[Tensor, " clip"], seed: int = 0
 ) -> tuple[Int[Tensor, " clip"], dict[str, float]]:
     """The class that each clip's cluster is matched to, and all metrics in percent.
 
@@ -52,13 +53,14 @@ def clustering(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    points, truth = F.normalize(x.double(), dim=1).numpy(), y.numpy()
+    points = F.normalize(x.double(), dim=1).numpy()
+    shown, truth = np.unique(y.numpy(), return_inverse=True)
     state = Draws(seed, "cluster").torch_seed()
-    means = KMeans(min(classes, len(points)), n_init=STARTS, random_state=state)
+    means = KMeans(len(shown), n_init=STARTS, random_state=state)
     with warnings.catch_warnings():  # fewer distinct points than clusters: some stay empty, which the scores tell
         warnings.simplefilter("ignore", ConvergenceWarning)
         clusters = means.fit_predict(points)
-    predicted = torch.from_numpy(matched(clusters, truth, classes))
+    predicted = torch.from_numpy(shown[matched(clusters, truth, len(shown))])
     return predicted, {
         "top1": accuracy(predicted, y),
         "nmi": 100 * float(normalized_mutual_info_score(truth, clusters)),
@@ -90,10 +92,12 @@ class Cluster(Protocol):
     name = "cluster"
     label = "k-means"
     seeded = True
+    version = 2
 
     def __call__(self, subject: Subject) -> Result:
-        predicted, metrics = clustering(subject.test_features, subject.labels[1], subject.classes, subject.seed)
-        recipe = f"k-means, {subject.classes} clusters, best of {STARTS} starts, matched to classes; no labels used"
+        truth = subject.labels[1]
+        predicted, metrics = clustering(subject.test_features, truth, subject.seed)
+        recipe = f"k-means, {len(truth.unique())} clusters, best of {STARTS} starts, matched to classes; no labels used"
         if len(predicted) > SILHOUETTE_CLIPS:
             recipe += f"; silhouette of {SILHOUETTE_CLIPS:,} clips drawn at random"
         return Result(metrics, recipe, predicted)

@@ -34,7 +34,8 @@ from methods.flops import counted
 from methods.persons import pooled
 from methods.trainer import batch_clips, rate
 from protocols.features import extract
-from skeletons.augment import Augmentation, AugmentConfig
+from protocols.recipes import RECIPES
+from skeletons.augment import Augmentation
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig
@@ -219,9 +220,9 @@ def _train(
 
 
 def _sampler(store: ClipTensors, views: ViewConfig, frames: int) -> Sampler:
-    """Crops rotated by up to 0.3 rad, as for the linear probe."""
-    light = AugmentConfig(rotation="limited", mirroring="none", scaling="none", probability=1.0)
-    return Sampler(store, replace(views, frames=frames), Augmentation(light, store.topology))
+    """The views that MAMP's linear probe is trained on, whatever the teacher's pretraining saw."""
+    recipe = RECIPES["mamp"]
+    return Sampler(store, recipe.crops(views, frames), Augmentation(recipe.augment, store.topology))
 
 
 def sizes(

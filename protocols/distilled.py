@@ -41,7 +41,7 @@ class Distill(Protocol):
     seeded = True
     raw = False
     pools = False
-    version = 3
+    version = 4
 
     def __call__(self, subject: Subject) -> Result:
         assert subject.encoder is not None

@@ -36,7 +36,7 @@ from methods.encoder import Encoder, make_encoder
 from methods.trainer import TrainConfig, TrainingFailed, steps_in, train
 from protocols.base import Protocol, Result, Subject, accuracy
 from protocols.recipes import SLIM_AUGMENTATION, SMALL_ROTATION
-from skeletons.augment import Augmentation, AugmentConfig
+from skeletons.augment import Augmentation, AugmentConfig, for_labels
 from skeletons.errors import BadInput, check_choices, unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import ClipTensors, Sampler, ViewConfig, centre_view
@@ -221,9 +221,7 @@ def fine_tuned(subject: Subject, rows: np.ndarray, settings: FinetuneConfig, dra
     model = Classifier(encoder, head, recipe.label_smoothing).to(store.device)
     low, least = settings.crop_low, recipe.min_frames
     views = replace(subject.views, frames=encoder.frames, crop_low=low, crop_high=1.0, min_frames=least)
-    augment = replace(recipe.augment, limited_angle=settings.angle)
-    if subject.data.chiral:
-        augment = replace(augment, mirroring="none")
+    augment = for_labels(replace(recipe.augment, limited_angle=settings.angle), bool(subject.data.chiral))
     augmentation = Augmentation(augment, store.topology)
     sampler = Sampler(store.take(torch.from_numpy(rows)), views, augmentation, labels=True)
     steps, test = settings.steps(recipe, len(rows)), torch.from_numpy(subject.part.test)

@@ -30,7 +30,7 @@ from protocols.features import frozen_on
 from protocols.heads import Heads
 from protocols.readout import Readout
 from protocols.recipes import RECIPES, Recipe
-from skeletons.augment import Augmentation
+from skeletons.augment import Augmentation, for_labels
 from skeletons.errors import BadInput, unknown
 from skeletons.randomness import Draws
 from skeletons.sampling import Sampler
@@ -199,7 +199,7 @@ class Linear(Protocol):
             recipe = replace(recipe, tokens=(tokens,), persons=persons)
         said = ", new crops and rotations in each"
         if subject.data.chiral and recipe.augment.mirroring != "none":
-            recipe = replace(recipe, augment=replace(recipe.augment, mirroring="none"))
+            recipe = replace(recipe, augment=for_labels(recipe.augment, True))
             said += ", none mirrored (chiral classes)"
         with frozen_on(subject.encoder, subject.store) as encoder:
             return self._judged(subject, recipe, _encoded(subject, encoder, recipe), said)

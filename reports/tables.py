@@ -229,7 +229,8 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
     for data, split in dict.fromkeys((r["data"], r["split"]) for r in one):
         here = [r for r in one if (r["data"], r["split"]) == (data, split)]
         some = next((r for r in here if r["pooling"] != "raw"), here[0])  # raw ones serve every encoder's table
-        trained = f", trained on {some['trained_on']}" if some.get("trained_on", data) != data else ""
+        source = some.get("trained_on", data), some.get("trained_split", split)
+        trained = f", trained on {' '.join(filter(None, source))}" if source != (data, split) else ""
         fed = _streams([r for r in one if (r["data"], r["split"]) == (data, split)])
         notes.append(
             f"measured: data {data} ({some['fingerprint']}){trained}, {fed}, split {split}: {some['train_clips']} "
@@ -237,6 +238,15 @@ def _data_notes(plan: dict[str, Any], results: Results, one: list[dict]) -> list
         )
         audits = dict.fromkeys(r["audit"] for r in one if (r["data"], r["split"]) == (data, split) and "audit" in r)
         notes += [f"audit of {data} {split}: {said}" for said in audits]
+        if seen := max(r.get("test_clips_seen", 0) for r in here):
+            notes.append(
+                f"{seen} of the {some['test_clips']} test clips of {data} {split} are clips that were trained on"
+            )
+        if pairs := some.get("chiral"):
+            notes.append(
+                f"{pairs} pair(s) of classes of {data} are each other's mirror image: views of a clip are mirrored "
+                "alike (augment.mirror_per=auto), and not at all where labels are learnt"
+            )
         shared = next((r for r in one if r["data"] == data and "joints_shared" in r), None)
         if shared:
             unknown = ", ".join(shared["joints_unknown"]) or "none"

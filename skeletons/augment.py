@@ -8,7 +8,7 @@ The paper's order: mirroring, scaling, rotation (the order of the released code)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -138,6 +138,11 @@ def bone_scaling_matrices(
     from_root = torch.zeros_like(bone)
     from_root[:, root] = reached
     return from_root + ancestry @ (factors[:, :, None] * bone)
+
+
+def for_labels(config: AugmentConfig, chiral: bool) -> AugmentConfig:
+    """For clips that are classified: none is mirrored where the mirror image of a class is another one."""
+    return replace(config, mirroring="none") if chiral else config
 
 
 class Augmentation:

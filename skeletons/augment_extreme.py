@@ -1,9 +1,9 @@
 """AimCLR's extreme augmentations (Guo et al., AAAI 2022; github Levigty/AimCLR, feeder/ntu_feeder.py, feeder/tools.py).
 
 On top of a view's ordinary crop and shear, in this order: left-right flip (joints' indices alone are swapped, space is
-not reflected), rotation (one random main axis by up to 30 degrees, the other two by up to 1, always), time flip,
-Gaussian noise, Gaussian blur over time, and one coordinate axis set to zero; each with probability 1/2 but the
-rotation. A clip's persons share every draw but the noise.
+not reflected; never on data with classes that are each other's mirror image), rotation (one random main axis by up to
+30 degrees, the other two by up to 1, always), time flip, Gaussian noise, Gaussian blur over time, and one coordinate
+axis set to zero; each with probability 1/2 but the rotation. A clip's persons share every draw but the noise.
 
 The released blur kernel is not normalised (at its widest it multiplies coordinates by 5) and meets zeros beyond the
 ends. Here the weights of the frames that exist sum to 1; `blur_sums_to_one=false` is the release's.
@@ -52,8 +52,13 @@ def extreme(
     topology: Topology,
     draws: Draws,
     config: ExtremeConfig,
+    chiral: bool = False,
 ) -> tuple[Float[Tensor, "clip person time joint 3"], Bool[Tensor, "clip person time joint"]]:
-    """One view of each clip, augmented in the order above; the time flip and the swap move `observed` too."""
+    """One view of each clip, augmented in the order above; the time flip and the swap move `observed` too.
+
+    Args:
+        chiral: the data has classes that are each other's mirror image.
+    """
     clips, persons, frames = joints.shape[:3]
     device = joints.device
 
@@ -64,7 +69,7 @@ def extreme(
         return (draw(f"{what}?") < config.probability)[:, None, None, None]
 
     swap = torch.tensor(topology.mirror, device=device)
-    at = happens("flip")
+    at = happens("flip") & (not chiral)
     joints = torch.where(at[..., None], joints.index_select(3, swap), joints)
     observed = torch.where(at, observed.index_select(3, swap), observed)
 

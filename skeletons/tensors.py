@@ -109,7 +109,8 @@ def resample(
     """Crops `[begin, begin + length)` of clips, resampled linearly to `frames` frames.
 
     Frame t of the result lies at begin + (length - 1) t / (frames - 1): both ends are kept, a crop of one frame is
-    repeated. A result frame is observed where both source frames it lies between are.
+    repeated. (MAMP's feeder interpolates with `align_corners=False`, at most a third of a frame beside this.) A result
+    frame is observed where both source frames it lies between are.
 
     Args:
         person: take this person of each row only; all persons by default.

@@ -52,16 +52,28 @@ def equalise(cells: dict[str, Config], reference: Config) -> dict[str, Config]:
     def same_cost(config: Config) -> Config:
         if config == reference or not method_class(config.method.name).trains:
             return config
-        length = f"{max(1, round(whole / each(config)))} steps"
-        return replace(config, train=replace(config.train, length=length))
+        own = config.train
+        before = steps_in(own.length, own.batch, len(data_of(config)[1].train))
+
+        def share(length: str) -> str:
+            """The same share of the run, which may have been longer or shorter."""
+            if length.endswith(" run"):
+                return length
+            return f"{steps_in(length, own.batch, len(data_of(config)[1].train), before) / max(1, before)} run"
+
+        length, warmup, freeze = max(1, round(whole / each(config))), share(own.warmup), share(own.freeze_last)
+        return replace(config, train=replace(own, length=f"{length} steps", warmup=warmup, freeze_last=freeze))
 
     return {cell: same_cost(config) for cell, config in cells.items()}
 
 
 def step_flops(config: Config) -> float:
-    """FLOPs of a training step on this data: its joints, and its mean number of persons."""
+    """FLOPs of a training step on this data: its joints, and its mean number of persons, absent ones included where
+    the method encodes them (`method.persons=mamp`)."""
     data, part = data_of(config)
     persons = float(data.present[part.train].sum(1).mean())
+    if getattr(config.method, "persons", "present") == "mamp":
+        persons = float(data.present.shape[1])
     one, two = (sum(count_views(config, data.topology, n).flops.values()) for n in (1, 2))
     return one + (persons - 1) * (two - one)
 

@@ -26,15 +26,15 @@ JOINTS, PERSONS = len(KINECT_V2), 2
 CLIPS, CLASSES = 40_091, 60  # NTU-60 X-Sub's training clips, which turn epochs into steps, and its classes
 
 
-def parts_of(config: Config, topology: Topology, classes: int, steps: int = 1) -> Parts:
+def parts_of(config: Config, topology: Topology, classes: int, steps: int = 1, chiral: bool = False) -> Parts:
     """What the configuration's method is built from.
 
     Args:
-        topology, classes: of the data.
+        topology, classes, chiral: of the data.
         steps: length of the run.
     """
     sections = {name: getattr(config, name) for name in Parts.__dataclass_fields__ if hasattr(config, name)}
-    return Parts(**sections, topology=topology, classes=classes, steps=steps)
+    return Parts(**sections, topology=topology, classes=classes, steps=steps, chiral=chiral)
 
 
 class Pass(NamedTuple):

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from methods.base import Method, build, method_class
-from methods.checkpoint import save_encoder
+from methods.checkpoint import save_encoder, told_with
 from methods.distributed import rank, world
 from methods.released import open_encoder
 from methods.trainer import TrainingFailed, steps_in, train
 from protocols.features import extract
 from protocols.retrieval import retrieve
-from skeletons.augment import Augmentation
+from skeletons.augment import Augmentation, for_labels
 from skeletons.clips import Clips
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -89,14 +89,15 @@ def make_method(config: Config, data: Clips, train_clips: int, device: str) -> M
     """The method with its initial weights, a function of the seed alone."""
     torch.manual_seed(Draws(config.seeds[0], "weights").torch_seed())
     steps = max(1, steps_in(config.train.length, config.train.batch, train_clips))
-    method = build(parts_of(config, data.topology, len(data.class_names), steps))
+    method = build(parts_of(config, data.topology, len(data.class_names), steps, bool(data.chiral)))
     return method.to(device)
 
 
 def make_sampler(config: Config, data: Clips, rows: np.ndarray, device: str) -> Sampler:
     """Training batches of the clips `rows`, as the method wants them."""
     method = method_class(config.method.name)
-    augmentation = Augmentation(config.augment, data.topology, bool(data.chiral))
+    augment = for_labels(config.augment, bool(data.chiral)) if method.uses_labels else config.augment
+    augmentation = Augmentation(augment, data.topology, bool(data.chiral))
     store = ClipTensors(data, device, rows)
     wanted = (method.crops, method.local_views, method.one_person, method.uses_labels, method.augments)
     return Sampler(store, config.views, augmentation, *wanted)
@@ -107,7 +108,8 @@ def adopt(work: Work, folder: Path, report: Report) -> None:
     path = Path(work.config.encoder)
     write_text(folder / "config.yaml", to_yaml(work.config))
     _nothing_trained(work, folder, {"method": "encoder", "encoder": str(path.resolve())})
-    kept = {"identity": work.pretraining, "file": path.name, **stream_of(data_of(work.config)[0])}
+    trained = {key: value for key, value in told_with(path).items() if key in ("data", "split", "fingerprint")}
+    kept = {"identity": work.pretraining, "file": path.name, **trained, **stream_of(data_of(work.config)[0])}
     save_encoder(folder / "encoder.safetensors", open_encoder(path), kept)
 
 
@@ -153,7 +155,8 @@ def pretrain(work: Work, folder: Path, report: Report) -> None:
     }
     write_json(folder / "run.json", about)
     kept = {"identity": identity, "method": config.method.name}
-    kept |= stream_of(data) if method.trains else {}  # untrained encoders are the same in every stream
+    if method.trains:  # untrained encoders are the same for all data and streams
+        kept |= {"data": data.name, "split": part.name, "fingerprint": data.fingerprint, **stream_of(data)}
     save_encoder(folder / "encoder.safetensors", method.kept, kept)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 

@@ -129,8 +129,6 @@ def stream_of(data: Clips) -> dict[str, str]:
 
 def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str, dict[str, Any]]:
     """Identity of the encoder that a configuration makes, and the content that was hashed."""
-    import torch
-
     method = method_class(config.method.name)
     read = {path: differing(select(config, path), None) for path in method.reads if path != "train"}
     content: dict[str, Any] = {
@@ -153,9 +151,7 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
             "data": data.fingerprint,
             "train_clips": digest(np.asarray(part.train).tolist()),
             "chiral": bool(data.chiral),
-            "threads": config.threads,
-            "device": device_of(config).partition(":")[0],
-            "torch": torch.__version__.partition("+")[0],
+            **_computed_by(config),
         }
         # Like threads, ranks add up in another order: the same training, but for its last bits.
         content |= {"ranks": config.ranks} if config.ranks != 1 else {}
@@ -163,6 +159,8 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
         content |= ({"frozen": frozen} if frozen else {}) | stream_of(data)
         if method.augments and data.stream != JOINT:  # 1 augmented bones and motion; nothing else changed
             content["versions"]["augments"] = 2
+        if data.chiral and (method.augments or method.uses_labels):  # 1 mirrored views by themselves, and labelled ones
+            content["versions"]["chiral"] = 2
         content["versions"] |= {
             "decoder": decoder.VERSION,
             "trainer": trainer.VERSION,
@@ -174,8 +172,11 @@ def pretraining_identity(config: Config, data: Clips, part: Split) -> tuple[str,
 
 
 def given_identity(config: Config) -> str:
-    """Identity of an encoder that is given as a file."""
-    return digest({"file": hashlib.sha256(Path(config.encoder).read_bytes()).hexdigest()})
+    """Identity of an encoder that is given as a file, run by this version's code."""
+    content: dict[str, Any] = {"file": hashlib.sha256(Path(config.encoder).read_bytes()).hexdigest()}
+    kind = config.backbone.kind
+    content["versions"] = {"backbone": backbone.VERSION, kind: encoder_kinds()[kind].version}
+    return digest(content)
 
 
 def judgement(config: Config, protocol: str, pooling: str, target: str = "", raw: bool = False) -> Judgement:
@@ -186,13 +187,43 @@ def judgement(config: Config, protocol: str, pooling: str, target: str = "", raw
         "protocol": protocol,
         "version": judge.version,
         "features": features.VERSION,
+        "versions": {"sampling": sampling.VERSION, "augment": augment.VERSION, "trainer": trainer.VERSION},
         "probe": None,
         **{name: differing(select(config.protocol, name), None) for name in judge.reads},
-        "data": data.fingerprint,
-        "split": part.name,
+        **_judged_on(data, part),
+        **_computed_by(config),
         "pooling": RAW if raw else pooling,
         "test_crop": config.views.test_crop,
         "seed": config.seeds[0] if judge.seeded else None,
-        **stream_of(data),
     }
     return Judgement(digest(content), protocol, RAW if raw else pooling, target, judge.heading)
+
+
+def _judged_on(data: Clips, part: Split) -> dict[str, Any]:
+    """The clips of a split, and what protocols read of them beside coordinates and labels."""
+    return {
+        "data": data.fingerprint,
+        "split": part.name,
+        "train_clips": _of_array(part.train),
+        "test_clips": _of_array(part.test),
+        "subjects": _of_array(data.table["subject"]) if "subject" in data.table else None,
+        "chiral": data.chiral,
+        "classes": len(data.class_names),
+        "topology": [data.topology.joints, data.topology.parents],
+        **stream_of(data),
+    }
+
+
+def _computed_by(config: Config) -> dict[str, Any]:
+    """What the last bits depend on."""
+    import torch
+
+    return {
+        "threads": config.threads,
+        "device": device_of(config).partition(":")[0],
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def _of_array(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()[:12]

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.checkpoint import load_encoder
+from methods.base import method_class
+from methods.checkpoint import load_encoder, told_with
 from methods.encoder import Encoder
 from protocols.base import Result, Subject, accuracy, make_protocol
 from skeletons.audit import verdict_on
 from skeletons.clips import Clips
+from skeletons.copies import copies
+from skeletons.errors import BadInput
 from skeletons.sampling import ClipTensors
-from skeletons.splits import Split
+from skeletons.splits import Split, split
 from skeletons.whole import is_full, written_whole
 from sweeps.identity import Judgement, data_of, device_of
 from sweeps.plan import Work
@@ -89,7 +92,7 @@ def write_result(
         "identity": judgement.identity,
         "pretraining": work.pretraining,
         "data": data.name,
-        "trained_on": work.config.data.name,
+        **trained_on(work, records, data, part),
         "fingerprint": data.fingerprint,
         "split": part.name,
         "stream": data.stream,
@@ -103,9 +106,32 @@ def write_result(
         known = encoder.topology.joints
         about["joints_shared"] = [joint for joint in data.topology.joints if joint in known]
         about["joints_unknown"] = [joint for joint in data.topology.joints if joint not in known]
+    if data.chiral:
+        about["chiral"] = len(data.chiral)
     if said := verdict_on(data, part.name):
         about["audit"] = said
     write_json(records.result_file(work.pretraining, judgement.identity), {**_told(result, data, part), **about})
+
+
+def trained_on(work: Work, records: Records, data: Clips, part: Split) -> dict[str, Any]:
+    """What an encoder was trained on: data, split, and how many of the test clips were among its training clips, where
+    these are not the training clips of the split it is judged on."""
+    config = work.config
+    if not config.encoder:
+        source, learnt = data_of(config)
+        trains = not work.raw and method_class(config.method.name).trains
+        told = {"trained_on": source.name, "trained_split": learnt.name}
+    else:
+        known = told_with(records.encoder(work.pretraining))
+        told = {"trained_on": known.get("data", "unknown data"), "trained_split": known.get("split", "")}
+        if trains := known.get("fingerprint") == data.fingerprint:
+            try:
+                source, learnt = data, split(data, known["split"])
+            except BadInput:  # a split that this file no longer has
+                trains = False
+    if not trains or (source.fingerprint == data.fingerprint and np.array_equal(learnt.train, part.train)):
+        return told
+    return {**told, "test_clips_seen": int(copies(data, part.test, source, learnt.train).sum())}
 
 
 def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
@@ -118,9 +144,9 @@ def _told(result: Result, data: Clips, part: Split) -> dict[str, Any]:
         return found
     right = (result.predicted == truth).reshape(-1, len(truth))
     found["correct"] = ["".join("1" if c else "0" for c in draw) for draw in right.tolist()]
-    twins = data.table.get("test_identical_to_train")
-    if twins is not None and twins[part.test].any():
-        clean = torch.from_numpy(~twins[part.test])
+    twins = copies(data, part.test, data, part.train)
+    if twins.any():
+        clean = torch.from_numpy(~twins)
         alone = accuracy(result.predicted[..., clean], truth[clean])
         found |= {"top1_without_twins": alone, "clips_without_twins": int(clean.sum())}
     return found

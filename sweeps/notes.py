@@ -1,5 +1,5 @@
 """What a person should know of a plan before they believe its table: cells that are one training under several names,
-choices that change nothing, and numbers of code that has changed since."""
+choices that change nothing, runs that end in their warm-up, and numbers of code that has changed since."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from methods.base import method_class
 from methods.masking import all_strategies
+from methods.trainer import steps_in
 from sweeps.config import Config
+from sweeps.identity import data_of
 from sweeps.plan import Work, make_plan
 from sweeps.records import Records
 
@@ -23,7 +25,7 @@ def notes(line: Sequence[str], config: Config, works: Sequence[Work], records: R
     Args:
         line: the command line that the configuration and the works came from.
     """
-    return [*_alike(works), *_idle(line, config, works), *_changed(works, records)]
+    return [*_alike(works), *_idle(line, config, works), *_warming(works), *_changed(works, records)]
 
 
 def _alike(works: Sequence[Work]) -> list[str]:
@@ -47,6 +49,22 @@ def _idle(line: Sequence[str], config: Config, works: Sequence[Work]) -> list[st
         for override in chosen
         if [work.key for work in make_plan([o for o in line if o != override])[1]] == keys
     ]
+
+
+def _warming(works: Sequence[Work]) -> list[str]:
+    """Runs that end before their warm-up does."""
+    found: dict[str, None] = {}
+    for work in works:
+        train = work.config.train
+        if work.raw or work.needs or work.config.encoder or not method_class(work.config.method.name).trains:
+            continue
+        clips = len(data_of(work.config)[1].train)
+        steps = steps_in(train.length, train.batch, clips)
+        if (warmup := steps_in(train.warmup, train.batch, clips, steps)) >= max(steps, 2):
+            found[
+                f"{work.cell}: its warm-up takes {warmup} steps of {steps}; say train.warmup='0.05 run', or longer"
+            ] = None
+    return list(found)
 
 
 def _changed(works: Sequence[Work], records: Records) -> list[str]:

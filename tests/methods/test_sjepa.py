@@ -167,6 +167,8 @@ def test_mirroring_swaps_sides_and_what_was_seen_of_them(clip):
     same = (some - clip.joints).flatten(1).abs().amax(1) < 1e-6
     other = (some - expected).flatten(1).abs().amax(1) < 1e-6
     assert (same ^ other).all() and same.any() and other.any()
+    kept = GeometricView(SJepaConfig(mirror=1.0, **only), BODY, chiral=True)(clip, Draws(0, 0))
+    torch.testing.assert_close(kept.joints, clip.joints)
 
 
 def test_a_token_is_a_target_where_the_clip_itself_was_observed(sjepa, clip):

@@ -21,24 +21,31 @@ def test_clusters_are_matched_as_the_best_permutation_would():
 
 def test_separate_classes_are_found_and_noise_is_not():
     y = torch.arange(90) % 3
-    predicted, found = clustering(5 * torch.eye(8)[y] + 0.1 * torch.randn(90, 8), y, 3)
+    predicted, found = clustering(5 * torch.eye(8)[y] + 0.1 * torch.randn(90, 8), y)
     assert torch.equal(predicted, y) and found["silhouette"] > 90
     assert (found["top1"], found["nmi"], found["ari"]) == pytest.approx((100, 100, 100))
-    _, noise = clustering(torch.randn(300, 8), torch.arange(300) % 3, 3)
+    _, noise = clustering(torch.randn(300, 8), torch.arange(300) % 3)
     assert noise["top1"] < 50 and abs(noise["ari"]) < 5
+
+
+def test_there_are_as_many_clusters_as_classes_are_shown():
+    """PKU-MMD II names 51 classes and shows 41."""
+    y = 3 * (torch.arange(90) % 3) + 5
+    predicted, found = clustering(5 * torch.eye(20)[y] + 0.1 * torch.randn(90, 20), y)
+    assert torch.equal(predicted, y) and found["ari"] == pytest.approx(100)
 
 
 def test_length_of_features_does_not_matter_and_the_seed_fixes_the_result():
     y, x = torch.arange(60) % 4, torch.randn(60, 6)
-    predicted, found = clustering(x, y, 4, seed=3)
-    _, longer = clustering(x * (1 + torch.rand(60, 1)), y, 4, seed=3)
+    predicted, found = clustering(x, y, seed=3)
+    _, longer = clustering(x * (1 + torch.rand(60, 1)), y, seed=3)
     assert found["nmi"] == pytest.approx(longer["nmi"], abs=1e-6)
-    assert torch.equal(predicted, clustering(x, y, 4, seed=3)[0])
+    assert torch.equal(predicted, clustering(x, y, seed=3)[0])
 
 
 def test_scores_are_what_their_formulas_say():
     y, x = torch.arange(80) % 4, torch.randn(80, 6) + 0.7 * torch.eye(6)[torch.arange(80) % 4]
-    predicted, found = clustering(x, y, 4)
+    predicted, found = clustering(x, y)
     table = np.zeros((4, 4))
     np.add.at(table, (predicted.numpy(), y.numpy()), 1)
     p = table / 80
@@ -82,8 +89,8 @@ def test_the_silhouette_of_a_large_set_is_that_of_some_of_its_clips(monkeypatch)
 
 
 def test_sets_without_two_classes_or_points_have_scores():
-    assert clustering(torch.randn(6, 3), torch.zeros(6, dtype=torch.long), 3)[1]["silhouette"] == 0
-    assert clustering(torch.randn(3, 3), torch.arange(3), 3)[1]["silhouette"] == 0
-    assert clustering(torch.randn(2, 3), torch.arange(2), 5)[1]["top1"] == 100  # fewer clips than classes
-    collapsed, found = clustering(torch.ones(9, 3), torch.arange(9) % 3, 3)
+    assert clustering(torch.randn(6, 3), torch.zeros(6, dtype=torch.long))[1]["silhouette"] == 0
+    assert clustering(torch.randn(3, 3), torch.arange(3))[1]["silhouette"] == 0
+    assert clustering(torch.randn(2, 3), torch.arange(2))[1]["top1"] == 100
+    collapsed, found = clustering(torch.ones(9, 3), torch.arange(9) % 3)
     assert found["top1"] == pytest.approx(100 / 3) and len(set(collapsed.tolist())) == 1

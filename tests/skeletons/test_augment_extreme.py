@@ -56,6 +56,15 @@ def test_the_flip_swaps_indices_only():
     assert torch.equal(seen, observed[..., swap])
 
 
+def test_sides_stay_where_they_are_classes():
+    joints, observed = bodies()
+    draws = Only(0, 0)
+    draws.chosen = "flip"
+    found, seen = extreme(joints, observed, KINECT_V2, draws, replace(STILL, probability=0.5), chiral=True)
+    torch.testing.assert_close(found, joints)
+    assert torch.equal(seen, observed)
+
+
 def test_time_runs_backwards():
     joints, observed = bodies()
     found, seen = one("time", joints, observed)

@@ -38,6 +38,13 @@ def test_choices_that_no_cell_follows_are_named(tiny, tmp_path, line, idle):
     assert [note.partition(" ")[0] for note in said] == [idle] * bool(idle)
 
 
+def test_runs_that_end_in_their_warm_up_are_named(tiny, tmp_path):
+    records = Records(tmp_path / "runs")
+    (said,) = noted([*tiny, "method=mamp", "train.warmup=25000 steps"], records)
+    assert said.startswith("mamp: its warm-up takes 25000 steps of 6")
+    assert noted([*tiny, "method=mamp", "train.warmup=2 steps"], records) == []
+
+
 def test_code_that_has_changed_since_is_named(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SKELBENCH_OUT", str(tmp_path / "out"))
     line = [*tiny, "method=mamp", "protocol=retrieval", "ablation.floors=false"]

@@ -8,6 +8,8 @@ from sweeps.plan import grid_cells, layered, make_plan
 from sweeps.run import plan_name
 from sweeps.tuned import write_tuned
 
+PERSONS = ("present", "mamp")
+
 
 def identities(overrides: list[str]) -> dict[str, str]:
     return {w.cell: w.pretraining for w in make_plan(overrides)[1]}
@@ -156,6 +158,24 @@ def test_equal_flops_make_the_cheaper_method_run_longer(tiny):
     assert steps[0] == 1000 < steps[1]
     costs = [n * step_flops(c) for n, c in zip(steps, (fine, coarse))]
     assert costs[1] == pytest.approx(costs[0], rel=1e-3)
+
+
+def test_a_longer_run_keeps_its_share_of_warm_up(tiny):
+    line = [*tiny, "budget=flops", "grid.backbone.patch=4,8", "method=mamp", "train.length=1000 steps"]
+    line += ["train.warmup=100 steps", "train.freeze_last=0.5 run"]
+    _, coarse = (w.config.train for w in make_plan(line)[1] if "backbone.patch" in w.cell)
+    assert coarse.length != "1000 steps" and (coarse.warmup, coarse.freeze_last) == ("0.1 run", "0.5 run")
+
+
+def test_empty_bodies_cost_what_others_do_where_they_are_encoded(tiny):
+    from sweeps.budget import step_flops
+    from sweeps.identity import data_of
+
+    present, all_of_them = (make_plan([*tiny, "method=mamp", f"method.persons={p}"])[1][-1].config for p in PERSONS)
+    clips, part = data_of(present)
+    share = clips.present[part.train].mean()
+    assert share < 1
+    assert step_flops(present) == pytest.approx(share * step_flops(all_of_them), rel=0.02)
 
 
 def test_equal_seconds_are_measured_once(tiny, tmp_path, monkeypatch):
