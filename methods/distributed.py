@@ -95,6 +95,12 @@ class _Gather(torch.autograd.Function):
         return _summed(gradient)[ctx.own]
 
 
+def of_one_rank(module: nn.Module) -> list[str]:
+    """Names of batch norms that would see each rank's own rows alone."""
+    norms = nn.modules.batchnorm._BatchNorm
+    return [name for name, m in module.named_modules() if isinstance(m, norms) and not isinstance(m, BatchNorm)]
+
+
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (row, channel, ...) by the rows of all ranks. (torch's SyncBatchNorm needs GPUs.)"""
 

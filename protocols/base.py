@@ -193,5 +193,5 @@ def make_protocol(name: str, config: Any) -> Protocol:
     """
     kind, _, argument = name.partition(":")
     if kind not in all_protocols():
-        raise unknown("protocol", kind, PROTOCOLS)
+        raise unknown("protocol", kind, [*PROTOCOLS, "transfer", "fusion"])  # these two stand in sweeps
     return PROTOCOLS[kind](config, argument)

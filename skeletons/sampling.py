@@ -57,6 +57,11 @@ class ViewConfig:
     locals: list[LocalView] = field(default_factory=_slim_locals)
     single_length: int = 0
 
+    def check(self) -> None:
+        """Raises BadInput for shares that are none."""
+        if not 0 < self.crop_low <= self.crop_high <= 1:
+            raise BadInput(f"views.crop_low={self.crop_low}, crop_high={self.crop_high}: need 0 < low <= high <= 1")
+
     def local_views(self) -> list[LocalView]:
         """The local views that are drawn.
 
@@ -162,8 +167,7 @@ class Sampler:
         self.store, self.config, self.augmentation = store, config, augmentation
         self.crops, self.local_views, self.one_person, self.labels = crops, local_views, one_person, labels
         self.as_joints = as_joints
-        if not 0 < config.crop_low <= config.crop_high <= 1:
-            raise BadInput(f"views.crop_low={config.crop_low}, crop_high={config.crop_high}: need 0 < low <= high <= 1")
+        config.check()
 
     @property
     def topology(self) -> Topology:

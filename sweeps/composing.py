@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from methods.base import all_methods
+from methods.masking import all_strategies
 from skeletons.errors import BadInput, unknown
 from sweeps.config import Config
-from sweeps.groups import GROUPS, chosen_files, options, read
+from sweeps.groups import GROUPS, chosen_files, file_of, options, read
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -47,12 +49,28 @@ def compose(overrides: Sequence[str]) -> Config:
     except (HydraException, OmegaConfBaseException) as error:
         _check_keys(overrides, OmegaConf.to_container(_before_changes(overrides)))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = " ".join([reason, *str(error.__cause__ or "").splitlines()[:1]])
-        if "is not a ListConfig" in reason:
-            reason += " A list is written 'seeds=[0,1,2]', with the quotes."
-        raise BadInput(f"configuration: {reason}") from error
+        cause = "".join(str(error.__cause__ or "").splitlines()[:1])
+        if reason.startswith("Error merging override ") and cause:
+            reason = f"{reason.removeprefix('Error merging override ').strip()}: {_plainly(cause)}"
+        else:
+            reason = f"configuration: {reason} {_plainly(cause)}".rstrip()
+        raise BadInput(reason) from error
     assert isinstance(config, Config)
     return config
+
+
+def _plainly(reason: str) -> str:
+    """What Hydra says of a value, for who does not know its types."""
+    for theirs, ours in (
+        ("is not a ListConfig", "write a list, e.g. 'seeds=[0,1,2]', with the quotes"),
+        ("could not be converted to Float", "write a number, e.g. 1e-3"),
+        ("could not be converted to Integer", "write a whole number"),
+        ("incompatible with type hint 'typing.List", "write a list, e.g. [method=mamp]"),
+        ("is not a valid bool", "write true or false"),
+    ):
+        if theirs in reason:
+            return ours
+    return reason
 
 
 @cache
@@ -67,10 +85,35 @@ def _typed(method: str) -> Any:
 
 def _before_changes(overrides: Sequence[str]) -> Any:
     """What the chosen files say, before single fields are changed."""
+    from omegaconf.errors import OmegaConfBaseException
+
     files = chosen_files({key: value for key, value in map(_split_override, overrides) if key in GROUPS})
     node = deepcopy(_typed(files["method"]))
-    node.merge_with(read(files))
+    try:
+        node.merge_with(read(files))
+    except OmegaConfBaseException as error:
+        raise _in_a_file(files) from error
+    if "ablation" in files and not node.ablation.name:
+        node.ablation.name = Path(files["ablation"]).stem
     return node
+
+
+def _in_a_file(files: dict[str, str]) -> BadInput:
+    """What is wrong in the first of the files that says something that cannot be."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+    for group, option in files.items():
+        node, place = deepcopy(_typed(files["method"])), file_of(group, option)
+        try:
+            node.merge_with(read({group: option}))
+        except ConfigKeyError as error:
+            section = str(error.full_key).rpartition(".")[0]
+            known = [p for p in _paths(OmegaConf.to_container(node)) if p.rpartition(".")[0] == section]
+            return BadInput(f"{place}: {unknown('key', str(error.full_key), known)}")
+        except OmegaConfBaseException as error:
+            return BadInput(f"{place}: {error.full_key}: {_plainly(str(error).splitlines()[0])}")
+    raise AssertionError("together they cannot be, but each can")
 
 
 def to_yaml(config: Config) -> str:
@@ -108,6 +151,8 @@ def from_plain(read: Any) -> Config:
 
 def _split_override(override: str) -> tuple[str, str]:
     key, found, value = override.partition("=")
+    if override.startswith("-"):
+        raise BadInput(f"{override!r}: settings are written without dashes, e.g. method=mamp")
     if not found:
         raise BadInput(f"{override!r}: settings are written KEY=VALUE, e.g. ablation=stm or train.lr=1e-3")
     return key.lstrip("+~"), value
@@ -121,7 +166,14 @@ def _check_groups(overrides: Sequence[str]) -> None:
             raise BadInput(f"{override!r}: a file is chosen by {key}=NAME")
         if key == "protocol" and value.partition(":")[0] in options(key) and ":" in value:
             raise BadInput(f"{override}: what has an argument is written 'protocol.names=[{value}]', with the quotes")
+        if key == "ablation" and value.endswith(".yaml"):
+            continue  # one's own
         if key in GROUPS and value not in options(key):
+            if key == "method" and value in all_methods():
+                lead = f"'# @package _global_' and 'defaults: [/schema@method: {value}, _self_]'"
+                raise BadInput(f"method {value!r} has no settings: write {file_of(key, value)}, beginning with {lead}")
+            if key == "masking" and value in all_strategies():
+                raise BadInput(f"say masking.strategy={value}; masking={value} would be {file_of(key, value)}")
             raise unknown(key, value, options(key))
 
 

@@ -12,6 +12,8 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
+from skeletons.errors import BadInput
+
 CONF = Path(__file__).resolve().parent / "conf"
 GROUPS = ("data", "method", "masking", "augment", "train", "protocol", "scale", "setting", "ablation")
 
@@ -34,14 +36,14 @@ def chosen_files(chosen: Mapping[str, str]) -> dict[str, str]:
         optional, group = group.startswith("optional "), group.removeprefix("optional ")
         option = options_of.setdefault(group, default) or ""
         option = re.sub(r"\$\{(\w+)\}", lambda name: str(options_of[name[1]]), option)
-        if option and not (optional and option not in options(group)):
+        if option and not (optional and option not in options(group) and not option.endswith(".yaml")):
             found[group] = option
     return found
 
 
 def read(files: Mapping[str, str]) -> dict[str, Any]:
     """What these files say together; of what several say, the last."""
-    return reduce(_over, [_loaded(CONF / group / f"{option}.yaml") for group, option in files.items()])
+    return reduce(_over, [_loaded(file_of(group, option), group) for group, option in files.items()])
 
 
 @cache
@@ -52,14 +54,28 @@ def _defaults() -> list[dict[str, str | None]]:
     return [entry for entry in entries["defaults"] if isinstance(entry, dict)]  # the others: the types, and this file
 
 
+def file_of(group: str, option: str) -> Path:
+    """The file of an option; where it is one's own, `ablation=PATH.yaml`, that."""
+    return Path(option) if option.endswith(".yaml") else CONF / group / f"{option}.yaml"
+
+
 @cache
-def _loaded(path: Path) -> dict[str, Any]:
+def _loaded(path: Path, group: str) -> dict[str, Any]:
     """What a file says, under the sections that it is about."""
     from omegaconf import OmegaConf
+    from yaml import MarkedYAMLError
 
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: there is no such file") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadInput(f"{path}, line {line}: this is no YAML ({error.problem})") from error
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path}: write KEY: VALUE lines")
     tree.pop("defaults", None)  # of a method's file: the types of its own fields
-    return tree if path.read_text().startswith("# @package _global_") else {path.parent.name: tree}
+    return tree if path.read_text().startswith("# @package _global_") else {group: tree}
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def notes(line: Sequence[str], config: Config, works: Sequence[Work], records: R
     Args:
         line: the command line that the configuration and the works came from.
     """
-    return [*_alike(works), *_idle(line, config, works), *_warming(works), *_changed(works, records)]
+    return [*_alike(works), *_idle(line, config, works), *_lengths(works), *_changed(works, records)]
 
 
 def _alike(works: Sequence[Work]) -> list[str]:
@@ -39,20 +39,24 @@ def _alike(works: Sequence[Work]) -> list[str]:
 
 
 def _idle(line: Sequence[str], config: Config, works: Sequence[Work]) -> list[str]:
-    """Choices that the cells would be the same without."""
+    """Choices that all cells, or some, would be the same without."""
     chosen = [override for override in line if override.partition("=")[0] in ("masking", "augment")]
     if config.budget != "clips":  # without them, trainings would be timed once more
         return []
-    keys = [work.key for work in works]
-    return [
-        f"{override} changes nothing: cells say their own, the method does not read it, or it would be so anyway"
-        for override in chosen
-        if [work.key for work in make_plan([o for o in line if o != override])[1]] == keys
-    ]
+    found = []
+    trained = [work for work in works if not work.raw and method_class(work.config.method.name).trains]
+    for override in chosen:
+        others = {work.key for work in make_plan([o for o in line if o != override])[1]}
+        same = dict.fromkeys(work.cell for work in trained if work.key in others)
+        if same:
+            cells = "" if len(same) == len({work.cell for work in trained}) else f" of {', '.join(same)}"
+            why = "said otherwise there, not read, or so anyway"
+            found.append(f"{override} changes nothing{cells}: {why}")
+    return found
 
 
-def _warming(works: Sequence[Work]) -> list[str]:
-    """Runs that end before their warm-up does."""
+def _lengths(works: Sequence[Work]) -> list[str]:
+    """Runs that end before their warm-up does, and batches in which a clip stands twice."""
     found: dict[str, None] = {}
     for work in works:
         train = work.config.train
@@ -61,9 +65,10 @@ def _warming(works: Sequence[Work]) -> list[str]:
         clips = len(data_of(work.config)[1].train)
         steps = steps_in(train.length, train.batch, clips)
         if (warmup := steps_in(train.warmup, train.batch, clips, steps)) >= max(steps, 2):
-            found[
-                f"{work.cell}: its warm-up takes {warmup} steps of {steps}; say train.warmup='0.05 run', or longer"
-            ] = None
+            remedy = "say train.warmup='0.05 run', or train longer"
+            found[f"{work.cell}: its warm-up takes {warmup} steps of {steps}; {remedy}"] = None
+        if train.batch > clips:
+            found[f"{work.cell}: a batch of {train.batch} shows some of {clips} training clips more than once"] = None
     return list(found)
 
 

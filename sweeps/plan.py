@@ -136,8 +136,13 @@ def check_command(config: Config) -> None:
         values = getattr(config, name)
         if len(set(values)) < len(values) or (name == "seeds" and not values):
             raise BadInput(f"{name}={values}: give each once, and at least one, e.g. 'seeds=[0,1,2]'")
-    if config.threads < 1 or config.workers < 0 or config.launch.lost < 1:
-        raise BadInput(f"threads={config.threads} workers={config.workers} launch.lost={config.launch.lost}: too few")
+    for name, value, least in (
+        ("threads", config.threads, 1),
+        ("workers", config.workers, 0),
+        ("launch.lost", config.launch.lost, 1),
+    ):
+        if value < least:
+            raise BadInput(f"{name}={value} must be at least {least}")
     kind, _, number = config.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise BadInput(f"device={config.device}: known are auto, cpu, cuda and cuda:N")
@@ -153,6 +158,7 @@ def check(config: Config) -> None:
         raise unknown("backbone.kind", config.backbone.kind, encoder_kinds())
     config.augment.check()
     config.train.check()
+    config.views.check()
     ranks.check(config)
     method = method_class(config.method.name)
     for view, name in method.strategies(config.masking).items():
@@ -160,6 +166,8 @@ def check(config: Config) -> None:
         if reason:
             raise BadInput(f"masking {name!r} cannot serve the {view} view of method {method.name!r}: {reason}")
     config.masking.check()
+    if not config.protocol.names:
+        raise BadInput("protocol.names=[]: give at least one, e.g. 'protocol.names=[retrieval]'")
     for name in protocols_of(config):
         kind, _, target = name.partition(":")
         if fused_protocol(name, config.protocol):
@@ -252,11 +260,16 @@ def composed_cells(config: Config, grid: dict[str, list[str]], line: Sequence[st
         given = as_given(config, {o.partition("=")[0] for o in with_tuned(line)})
         return {"encoder": given}, given
     wanted = [cell for cell in cells if cell in config.cells] or list(cells)
+    if cells is config.ablation.cells and config.ablation.reference not in ("", *cells):
+        raise unknown("ablation.reference", config.ablation.reference, cells)
     reference = config.ablation.reference if config.ablation.reference in cells else next(iter(cells))
     composed = {}
     for cell in dict.fromkeys([*wanted, reference]):
-        composed[cell] = compose(with_tuned(of_cell(config, cells[cell], line)))
-        check(composed[cell])
+        try:
+            composed[cell] = compose(with_tuned(of_cell(config, cells[cell], line)))
+            check(composed[cell])
+        except BadInput as error:
+            raise BadInput(f"cell {cell}: {error}" if len(cells) > 1 else str(error)) from error
     return {cell: composed[cell] for cell in wanted}, composed[reference]
 
 
@@ -267,7 +280,9 @@ def make_plan(overrides: Sequence[str]) -> tuple[Config, list[Work]]:
     encoder of the reference cell and raw coordinates.
     """
     plain, grid = grid_cells(overrides)
-    config = compose(with_tuned(plain))
+    # Settings beside `grid.method` are the methods' own; each cell says whether it has them.
+    chosen = [o for o in next(iter(grid.values()), []) if o.startswith("method=")]
+    config = compose(with_tuned([*plain, *chosen]))
     if config.launcher != "local" and config.launch.gpus and config.device == "auto":
         plain.append("device=cuda")  # this machine may have none
         config = replace(config, device="cuda")

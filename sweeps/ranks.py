@@ -35,12 +35,13 @@ import torch
 import torch.distributed as dist
 
 from methods import distributed
-from methods.base import method_class
+from methods.base import build, method_class
 from methods.trainer import TrainingFailed
 from skeletons.errors import BadInput
 from sweeps.composing import from_yaml, to_yaml
 from sweeps.config import Config
-from sweeps.identity import device_of
+from sweeps.costs import parts_of
+from sweeps.identity import data_of, device_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = timedelta(hours=1)  # for who is still evaluating; a rank that dies is noticed at once (gloo)
@@ -56,6 +57,12 @@ def check(config: Config) -> None:
     gpus = torch.cuda.device_count() if device_of(config).startswith("cuda") else config.ranks
     if config.ranks > gpus and config.launcher == "local" and not dist.is_torchelastic_launched():
         raise BadInput(f"ranks={config.ranks}: this machine has {gpus} GPU(s), and each rank its own")
+    if config.ranks > 1 and method_class(config.method.name).trains:
+        data, _ = data_of(config)
+        method = build(parts_of(config, data.topology, len(data.class_names)))
+        if alone := distributed.of_one_rank(method):
+            remedy = "take BatchNorm of methods/distributed.py"
+            raise BadInput(f"method {config.method.name!r}: {alone[0]} is a batch norm of each rank alone; {remedy}")
 
 
 def device_here(config: Config) -> str:

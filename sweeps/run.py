@@ -47,9 +47,26 @@ from sweeps.remote import fetch, send_plan, send_runs
 from sweeps.tuned import read_tuned
 
 
+def what_it_is(config: Config, works: Sequence[Work]) -> tuple[str, str]:
+    """A short name of what is run, for files, and its title."""
+    crossed: dict[str, dict[str, None]] = {}
+    for work in works:
+        for key, found, value in (word.partition("=") for word in work.cell.split()):
+            if found:
+                crossed.setdefault(key, {})[value] = None
+    if config.ablation.name:
+        return config.ablation.name, config.ablation.title or config.ablation.name
+    if crossed:
+        title = "; ".join(f"{key}: {', '.join(values)}" for key, values in crossed.items())
+        return "-".join(key.rpartition(".")[2] for key in crossed), f"{title}; on {config.data.name}"
+    if config.encoder:
+        return "encoder", f"{Path(config.encoder).name} on {config.data.name}"
+    return config.method.name, f"{config.method.name} on {config.data.name}"
+
+
 def plan_name(config: Config, works: Sequence[Work]) -> str:
     """Name of a plan: what it is, and a hash of the works in it."""
-    what = config.ablation.name or config.method.name
+    what, _ = what_it_is(config, works)
     return f"{what}-{config.data.name}-{config.scale}-{digest(sorted(w.key for w in works))[:6]}"
 
 
@@ -61,7 +78,7 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
             "name": name,
             "command": "python sweeps/run.py " + shlex.join(command),
             "ablation": config.ablation.name,
-            "title": config.ablation.title or f"{config.method.name} on {config.data.name}",
+            "title": what_it_is(config, works)[1],
             "source": config.ablation.source,
             "differs": config.ablation.differs,
             "labels": {key: j.heading for w in works for key, j in w.judgements.items()},
@@ -87,8 +104,14 @@ def write_plan(records: Records, name: str, config: Config, works: Sequence[Work
     )
 
 
-def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records) -> None:
-    """Print what is trained and judged how, what is there already, and what the rest will cost (`dry=true`)."""
+def show_plan(
+    config: Config, works: Sequence[Work], missing: Sequence[Work], records: Records, strategies: bool = False
+) -> None:
+    """Print what is trained and judged how, what is there already, and what the rest will cost (`dry=true`).
+
+    Args:
+        strategies: also which methods can use which masking strategies.
+    """
     from sweeps.forecast import Forecast, flops_in_words, in_words
     from sweeps.workers import worker_count
 
@@ -96,7 +119,7 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
     missing = [work for work in missing if work.key not in failed]
     expected = Forecast(records).of(missing)
     judged = dict.fromkeys(name for work in works for name in work.judgements)
-    title = config.ablation.title or config.encoder or config.method.name
+    _, title = what_it_is(config, works)
     print(
         f"{title}; data={config.data.name} scale={config.scale} setting={config.setting}; judged by", ", ".join(judged)
     )
@@ -130,6 +153,8 @@ def show_plan(config: Config, works: Sequence[Work], missing: Sequence[Work], re
             print(f"training {flops}; about {in_words(whole)} on {workers} worker(s)")
     if config.ablation.note:
         print(config.ablation.note)
+    if not strategies:
+        return
     print("\nmasking strategies that methods can use:")
     alike: dict[str, list[str]] = {}
     for method, row in support_matrix().items():
@@ -152,7 +177,8 @@ def main(command: Sequence[str]) -> int:
     for note in notes(command, config, works, records):
         print(f"note: {note}", file=sys.stderr)
     if config.dry:
-        show_plan(config, works, missing, records)
+        masked = config.ablation.name == "masking" or any("masking" in o.partition("=")[0] for o in command)
+        show_plan(config, works, missing, records, masked)
         return 0
     name = plan_name(config, works)
     write_plan(records, name, config, works, command)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from methods.base import all_methods, build, method_class
+from methods.distributed import BatchNorm, of_one_rank
 from methods.masking import MaskContext
 from skeletons.errors import BadInput
 from skeletons.randomness import Draws
@@ -73,6 +74,12 @@ def test_the_loss_is_a_function_of_weights_views_and_draws(name, method, batch):
     assert not torch.equal(method(name, seed=1).loss(views, Draws(0, 3))["loss"], found["loss"])
     if first.accepts is not None:
         assert not torch.equal(first.loss(views, Draws(0, 4))["loss"], found["loss"])
+
+
+@each
+def test_batch_statistics_are_taken_over_all_ranks(name, method):
+    assert of_one_rank(method(name)) == []
+    assert of_one_rank(torch.nn.Sequential(torch.nn.BatchNorm1d(3), BatchNorm(3))) == ["0"]
 
 
 @each

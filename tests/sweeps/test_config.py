@@ -54,7 +54,11 @@ def test_every_option_of_a_group_composes(group):
         (["method=mamp", "method.lambda_glcl=1"], "unknown key"),
         (["+method=mamp"], "method=NAME"),
         (["seeds=0,1"], "seeds=0,1: a list is written 'seeds=[0,1]' with the quotes"),
-        (["seeds=3"], "A list is written 'seeds=[0,1,2]', with the quotes"),
+        (["seeds=3"], "seeds=3: write a list, e.g. 'seeds=[0,1,2]', with the quotes"),
+        (["train.lr=fast"], "train.lr=fast: write a number"),
+        (["page=maybe"], "page=maybe: write true or false"),
+        (["--method=mamp"], "without dashes"),
+        (["masking=wave"], "unknown masking 'wave'"),
         (["protocol=semi:0.01"], "is written 'protocol.names=[semi:0.01]', with the quotes"),
         (["seeds=[0,1"], "[0,1"),
         (["+train.lr=1"], "An item is already at 'train.lr'"),
@@ -66,6 +70,33 @@ def test_what_is_wrong_is_refused_in_one_line(overrides, message):
         compose(overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("titel: x", "unknown key 'ablation.titel'; did you mean 'ablation.title'?"),
+        ("cells: {a: method=mamp}", "ablation.cells.a: write a list, e.g. [method=mamp]"),
+        ("cells: {a: [method=mamp\ntitle: x", "line 2: this is no YAML"),
+        ("- a", "write KEY: VALUE lines"),
+    ],
+)
+def test_a_table_of_ones_own_that_is_wrong_is_refused_by_its_place(tmp_path, text, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        compose([f"ablation={file}"])
+    assert str(caught.value).startswith(str(file)) and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_method_without_settings_is_told_from_an_unknown_one(monkeypatch):
+    monkeypatch.setattr("sweeps.composing.all_methods", lambda: {"mine": None})
+    monkeypatch.setattr("sweeps.composing.all_strategies", lambda: {"wave": None})
+    with pytest.raises(BadInput, match=r"method 'mine' has no settings: write .*conf/method/mine.yaml"):
+        compose(["method=mine"])
+    with pytest.raises(BadInput, match=r"say masking.strategy=wave"):
+        compose(["masking=wave"])
 
 
 @pytest.mark.parametrize(

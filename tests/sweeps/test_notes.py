@@ -31,6 +31,7 @@ def test_cells_that_are_one_training_are_named(tiny, tmp_path):
         ("method=slim masking=random", ""),
         ("method=mamp masking=tube", ""),
         ("method=slim augment=none", ""),
+        ("grid.method=asma,mamp masking=tube", "masking=tube"),
     ],
 )
 def test_choices_that_no_cell_follows_are_named(tiny, tmp_path, line, idle):

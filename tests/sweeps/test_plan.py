@@ -5,7 +5,7 @@ import pytest
 
 from skeletons.errors import BadInput
 from sweeps.plan import grid_cells, layered, make_plan
-from sweeps.run import plan_name
+from sweeps.run import plan_name, what_it_is
 from sweeps.tuned import write_tuned
 
 PERSONS = ("present", "mamp")
@@ -147,6 +147,26 @@ def test_what_could_only_fail_later_is_refused_before_anything_runs(tiny, overri
         make_plan([*tiny, *overrides])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_ones_own_needs_no_place_in_the_package(tiny, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("reference: a\ncells: {a: [method=mamp], b: [method=gfp]}\n")
+    config, works = make_plan([*tiny, f"ablation={file}"])
+    assert [w.cell for w in works] == ["raw", "untrained", "a", "b"]
+    assert plan_name(config, works).startswith("mine-archive-demo-")
+    file = tmp_path / "wrong.yaml"  # a file is read once
+    file.write_text("reference: c\ncells: {a: [method=mamp], b: [method=gfp]}\n")
+    with pytest.raises(BadInput, match=r"unknown ablation.reference 'c'; .*known: a, b"):
+        make_plan([*tiny, f"ablation={file}"])
+
+
+def test_settings_beside_a_grid_of_methods_are_the_methods_own(tiny):
+    config, works = make_plan([*tiny, "grid.method=mamp,sjepa", "grid.views.frames=32,64"])
+    assert what_it_is(config, works) == ("method-frames", "method: mamp, sjepa; views.frames: 32, 64; on archive")
+    make_plan([*tiny, "grid.method=mamp", "method.stride=2"])
+    with pytest.raises(BadInput, match=r"cell method=sjepa: unknown key 'method.stride'"):
+        make_plan([*tiny, "grid.method=mamp,sjepa", "method.stride=2"])
 
 
 def test_equal_flops_make_the_cheaper_method_run_longer(tiny):
@@ -322,9 +342,9 @@ def test_what_was_tuned_makes_no_cell_another_one(tiny, tmp_path):
         (["splits=[xsub,xsub]"], "give each once"),
         (["ablation=mamp", "cells=[joint]"], "unknown cell 'joint'; did you mean 'joints'"),
         (["cells=[full]"], "unknown cell 'full'"),
-        (["threads=0"], "too few"),
-        (["workers=-1"], "too few"),
-        (["launch.lost=0"], "too few"),
+        (["threads=0"], "must be at least"),
+        (["workers=-1"], "must be at least"),
+        (["launch.lost=0"], "must be at least"),
         (["device=gpu"], "known are auto, cpu, cuda"),
         (["device=cuda:x"], "known are auto, cpu, cuda"),
         (["device=cuda:99"], "this machine has"),

@@ -59,6 +59,13 @@ def test_a_rank_that_cannot_train_is_named(tiny, tmp_path, table, capfd, monkeyp
     assert world() == 1 and not list((tmp_path / "runs").glob("*/encoder.safetensors"))
 
 
+def test_a_method_whose_batch_norm_sees_one_rank_alone_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr("methods.distributed.of_one_rank", lambda method: ["projector.1"])
+    make_plan([*tiny, "method=mamp"])
+    with pytest.raises(BadInput, match=r"method 'mamp': projector.1 is a batch norm of each rank alone"):
+        make_plan([*tiny, "method=mamp", "ranks=2"])
+
+
 @pytest.mark.parametrize(
     ("ranks", "message"), [(3, "train.batch=8 must be a multiple of ranks=3"), (0, "ranks=0 must be at least 1")]
 )

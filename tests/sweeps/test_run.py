@@ -181,6 +181,8 @@ def test_bad_input_ends_in_one_line_and_status_2(wrong, message, tmp_path, monke
 
 def test_dry_shows_the_plan_and_runs_nothing(tiny, tmp_path, capsys):
     assert run.main([*tiny, "ablation=stm", "dry=true"]) == 0
+    assert "masking strategies" not in capsys.readouterr().out
+    assert run.main([*tiny, "ablation=stm", "masking.tau=0.8", "dry=true"]) == 0
     printed = capsys.readouterr().out
     assert "data=archive scale=demo setting=paper; judged by linear_fast, retrieval" in printed.splitlines()[0]
     assert "7 pieces, 0 there, 7 to do" in printed
