@@ -118,6 +118,8 @@ def write_report(wanted: dict[str, str], records: Records, out: Path) -> Path:
     there = any((records.root / "plans").glob("*.json"))
     plans = chosen_plans(records, narrowed) if there or narrowed else []
     with Drawing(plans, records, out) as drawing:
+        if drawing.todo:
+            print(f"drawing {len(drawing.todo)} picture(s) for the page ...", file=sys.stderr, flush=True)
         tables, gaps = everything(records, plans)
         drawn, undrawn = drawing.finished()
     gaps += [*undrawn, *(Gap("Tables", "a plan", line) for line in read_plans(records)[1])]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -75,8 +75,11 @@ def audit(clips: Clips, asked: str = "") -> tuple[list[Finding], dict[str, Verdi
     if len(parts) > TOGETHER:
         for look in (both_sides, classes):
             found += _together({part.name: look(clips, part) for part in parts})
-    found += [twice(clips, pairs), *judge(clips, measured)]
-    return found, verdicts
+    of_recordings = [twice(clips, pairs), *judge(clips, measured)]
+    if wrong := [finding.check for finding in of_recordings if finding.status == PROBLEM]:
+        said = f"; the recordings have {len(wrong)} PROBLEM{'s' * (len(wrong) > 1)}: {', '.join(wrong)}"
+        verdicts = {name: replace(verdict, text=verdict.text + said) for name, verdict in verdicts.items()}
+    return [*found, *of_recordings], verdicts
 
 
 def _together(each: dict[str, Finding]) -> list[Finding]:

@@ -171,7 +171,7 @@ def one(found: list[Entry], name: str) -> Entry:
         same = list({e.identity: e for place, e in places if place.plan == newest}.values())
     if len(same) > 1:
         which = ", ".join(f"{e.identity} ({e.facts['split']} seed {e.facts['seed']})" for e in same)
-        raise BadInput(f"{name!r} may be any of {which}; name one of them")
+        raise BadInput(f"{name!r} may be any of {which}; name one of them, or say split= or seed=")
     return same[0]
 
 

@@ -49,8 +49,8 @@ class Progress:
         now = time.monotonic()
         if key and (kind == "started" or key not in self.seen):  # perhaps once more, by another worker
             self.seen[key] = Seen(now)
-        if kind == "training" and isinstance(row["steps"], int):  # of workers elsewhere only the step is told
-            self.seen[key].step(now, row["step"] / row["steps"])
+        if kind == "training":  # of workers elsewhere only the step is told
+            self.seen[key].step(now, row["step"] / row["steps"] if isinstance(row["steps"], int) else None)
         if kind in ("finished", "failed"):
             self.done += 1
             row["state"] = kind
@@ -71,7 +71,9 @@ class Progress:
         from sweeps.forecast import in_words
 
         left = self.remaining()
-        return f"about {in_words(left)} left" if left else "done" if self.done == self.total else ""
+        if self.done == self.total:
+            return "done"
+        return f"about {in_words(left)} left" if left else "time left unknown"
 
     def _log(self, kind: str, key: str, row: dict[str, Any]) -> None:
         what = " ".join(str(row[k]) for k in ("cell", "split") if k in row) or "a worker"

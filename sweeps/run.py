@@ -9,6 +9,7 @@ scale=demo|small|paper   setting=paper|matched   budget=clips|flops|seconds   ma
 grid.KEY=a,b,c       cross values into cells
 cells=[a,b]          only these cells of an ablation, beside the floors
 seeds=[0,1,2]        splits=[xsub,xview]    workers=N    ranks=N    dry=true    retry=failed
+page=false           print the table, draw nothing
 launcher=local|slurm|ray   storage=journal|postgresql://USER@HOST/DATABASE   launch.FIELD=VALUE   beyond one machine
 records=mlflow       results travel over the server of MLFLOW_TRACKING_URI: for machines that share no folder
 SECTION.FIELD=VALUE  any field; sweeps/config.py lists them all

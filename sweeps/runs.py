@@ -176,21 +176,25 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     verbs = {"list": 0, "show": 1, "diff": 2, "prune": 0}
     verb, names, wanted = arguments[0], list[str](), dict[str, str]()
+    if verb not in verbs:
+        raise unknown("command", verb, verbs)
+    records = Records(next((a.removeprefix("runs=") for a in arguments if a.startswith("runs=")), "runs"))
+    found = entries(records)
+    cells = {place.cell for entry in found for place in entry.used}
     for argument in arguments[1:]:
         key, given, value = argument.partition("=")
-        if given and not set(key) & {".", ":"}:  # the cells of a grid have a = too: masking.ratio=0.7
+        # The cells of a grid have a = too: masking.ratio=0.7, method=mamp.
+        if given and not set(key) & {".", ":"} and not (verbs[verb] and argument in cells):
             wanted[key] = value
         else:
             names.append(argument)
-    if verb not in verbs:
-        raise unknown("command", verb, verbs)
     if len(names) != verbs[verb]:
         raise BadInput(f"{verb} takes {verbs[verb]} run(s), given {len(names)}; see python sweeps/runs.py --help")
-    records, sure = Records(wanted.pop("runs", "runs")), wanted.pop("yes", "false") == "true"
+    wanted.pop("runs", "")
+    sure = wanted.pop("yes", "false") == "true"
     for key in wanted:
         if key not in FILTERS:
             raise unknown("argument", key, (*FILTERS, "runs", "yes"))
-    found = entries(records)
     labels = {
         identity: plan.get("labels", {}).get(protocol, protocol)
         for plan in plans_of(records)

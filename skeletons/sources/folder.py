@@ -130,7 +130,13 @@ class Folder(Source):
                 raise BadInput(
                     f"{self.raw / 'dataset.json'}: split {name!r} goes by {column!r}, which is no column of clips.csv"
                 )
-            parts[f"train_{name}"] = np.isin(table[column], rule[column])
+            parts[f"train_{name}"] = found = np.isin(table[column], rule[column])
+            if found.all() or not found.any():
+                there = ", ".join(map(str, np.unique(table[column])[:20].tolist()))
+                part = "test" if found.all() else "training"
+                raise BadInput(
+                    f"{self.raw / 'dataset.json'}: split {name!r} has no {part} clips; {column}: {there}; correct it"
+                )
         return parts
 
     def _clip(self, file: str) -> str:

@@ -92,6 +92,14 @@ def test_each_kind_of_file_says_the_same(tmp_path, joints):
     assert (reader.fps, reader.class_names, reader.topology.parents) == (25.0, ("sit", "give paw"), (0, 0, 1, 1, 1, 0))
 
 
+@pytest.mark.parametrize(("trains", "part"), [([9], "training"), ([1, 2, 3], "test")])
+def test_a_split_without_one_of_its_parts_is_refused(tmp_path, trains, part):
+    reader = source(describe(tmp_path, "a.csv,sit,1,1,1\n", splits={"xsub": {"subject": trains}}))
+    table = {"clip": np.array(["a", "b", "c"]), "subject": np.array([1, 2, 3])}
+    with pytest.raises(BadInput, match=rf"split 'xsub' has no {part} clips; subject: 1, 2, 3"):
+        reader.splits(table | {"clip": np.array(["a"] * 3)})
+
+
 def test_units_and_the_way_up_are_turned_into_metres_and_y(tmp_path, joints):
     describe(tmp_path, "a.npy,sit,1,1,1\n", units="mm", up="z")
     one = joints[:, 0]

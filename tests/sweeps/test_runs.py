@@ -81,6 +81,11 @@ def test_a_cell_alone_is_that_of_the_newest_plan_and_a_cell_of_a_grid_is_no_filt
     records, _ = runs
     made = sorted((work(c) for c in ("one", "two")), key=lambda w: w.pretraining, reverse=True)
     named = [replace(one, cell="masking.ratio=0.7") for one in made]  # the newest one's identity comes first
+    other = replace(work("three"), cell="method=slim")
+    done(other, records)
+    plan("methods", [other], records)
+    assert said(capsys, "show", "method=slim", f"runs={records.root}").startswith(other.pretraining)
+    assert "three" not in said(capsys, "list", "method=mamp", f"runs={records.root}")
     for number, one in enumerate(named):
         done(one, records)
         path = plan(f"grid{number}", [one], records)
