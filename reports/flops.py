@@ -116,7 +116,7 @@ STEP = {
     "decoder": "forward",
     "target network": "teacher's encoder, forward",
     "heads": "MLPs of student and teacher, alignment; forward",
-    "loss": "losses and their gradients, products with prototypes among them",
+    "loss": "of outputs; prototypes with gradients",
     "sinkhorn": "its weighted sums",
     "backward": "of encoder, decoder and heads",
 }

@@ -68,7 +68,14 @@ def estimate(values: Sequence[np.ndarray]) -> Estimate:
 
 @lru_cache(maxsize=10_000)
 def _bootstrap(levels: tuple[float, ...], counts: tuple[int, ...], clips: int) -> tuple[float, float]:
-    """The interval of a mean of `clips` scores; the same number stands in many tables of a report."""
+    """The interval of a mean of `clips` scores; the same number stands in many tables of a report.
+
+    Where all clips score alike, resampling them says nothing: then so many others may score otherwise as never showing
+    up among these has a probability of 2.5 % (Clopper and Pearson, 1934).
+    """
+    if len(levels) == 1:
+        reach, at = 100 * (1 - ((1 - LEVEL) / 2) ** (1 / clips)), 100 * levels[0]
+        return max(-100.0, at - reach), min(100.0, at + reach)
     shares = np.array(counts) / sum(counts)
     drawn = np.random.default_rng(0).multinomial(clips, shares, DRAWS) @ np.array(levels) * 100 / clips
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -37,13 +37,24 @@ def test_with_one_seed_the_interval_is_a_bootstrap_over_clips_and_says_so():
     assert (found.low, found.high) == pytest.approx((60 - error, 60 + error), abs=0.5)
 
 
+@pytest.mark.parametrize("clips", [2, 48, 2000])
+def test_clips_that_all_score_alike_leave_what_they_cannot_exclude(clips):
+    from scipy.stats import binomtest
+
+    exact = binomtest(clips, clips).proportion_ci(method="exact")
+    right, same = estimate([np.ones(clips)]), estimate([np.zeros(clips)])
+    assert (right.low, right.high) == pytest.approx((100 * exact.low, 100))
+    assert (same.low, same.high) == pytest.approx((100 * exact.low - 100, 100 - 100 * exact.low))
+    assert not same.excludes_zero()
+
+
 def test_two_seeds_are_too_few_for_an_interval_over_seeds():
     assert estimate([scores(5, 5), scores(6, 4)]).how == "clips"
 
 
 def test_differences_are_paired_by_clip():
     same = {0: {"correct": ["1100" * 50]}}
-    assert difference(same, same).half == 0
+    assert difference(same, same).half == pytest.approx(1.83, abs=0.01)  # 0 of 200 clips
     other = {0: {"correct": ["1010" * 50]}}
     gap = difference(same, other)
     assert gap.mean == 0 and gap.half > 5 and not gap.excludes_zero()
