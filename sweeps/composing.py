@@ -92,14 +92,14 @@ def _before_changes(overrides: Sequence[str]) -> Any:
     try:
         node.merge_with(read(files))
     except OmegaConfBaseException as error:
-        raise _in_a_file(files) from error
+        raise _in_a_file(files) or BadInput(f"configuration: {str(error).splitlines()[0]}") from error
     if "ablation" in files and not node.ablation.name:
         node.ablation.name = Path(files["ablation"]).stem
     return node
 
 
-def _in_a_file(files: dict[str, str]) -> BadInput:
-    """What is wrong in the first of the files that says something that cannot be."""
+def _in_a_file(files: dict[str, str]) -> BadInput | None:
+    """What is wrong in the first of the files that says something that cannot be, if one alone does."""
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -113,7 +113,7 @@ def _in_a_file(files: dict[str, str]) -> BadInput:
             return BadInput(f"{place}: {unknown('key', str(error.full_key), known)}")
         except OmegaConfBaseException as error:
             return BadInput(f"{place}: {error.full_key}: {_plainly(str(error).splitlines()[0])}")
-    raise AssertionError("together they cannot be, but each can")
+    return None
 
 
 def to_yaml(config: Config) -> str:
