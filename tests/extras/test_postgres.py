@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +17,13 @@ from tests.sweeps.pulling import executed, lose_a_worker, noting, trivial
 
 # A queue is open for as long as its process lives; here many are opened in one.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Queues that are left are collected here, not in the middle of some other test, which would be told of them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=["journal", "postgresql"])
