@@ -52,14 +52,12 @@ def equalise(cells: dict[str, Config], reference: Config) -> dict[str, Config]:
     def same_cost(config: Config) -> Config:
         if config == reference or not method_class(config.method.name).trains:
             return config
-        own = config.train
-        before = steps_in(own.length, own.batch, len(data_of(config)[1].train))
+        own, clips = config.train, len(data_of(config)[1].train)
+        before = max(1, steps_in(own.length, own.batch, clips))
 
         def share(length: str) -> str:
             """The same share of the run, which may have been longer or shorter."""
-            if length.endswith(" run"):
-                return length
-            return f"{steps_in(length, own.batch, len(data_of(config)[1].train), before) / max(1, before)} run"
+            return length if length.endswith(" run") else f"{steps_in(length, own.batch, clips) / before} run"
 
         length, warmup, freeze = max(1, round(whole / each(config))), share(own.warmup), share(own.freeze_last)
         return replace(config, train=replace(own, length=f"{length} steps", warmup=warmup, freeze_last=freeze))

@@ -94,7 +94,9 @@ class Window:
             if not self.trouble:
                 try:
                     task(*arguments)
-                except Exception as error:  # a server's, a database's or a disk's: kept, and told by `close`
+                # Of any kind, be it a server's, a database's or a disk's: it must not stop the trainings, whose files
+                # are the truth. The first is kept, nothing more is shown, and `close` prints it.
+                except Exception as error:
                     self.trouble = str(error).partition("\n")[0][:300] or type(error).__name__
 
         self._thread.submit(guarded)
