@@ -55,6 +55,7 @@ class Forecast:
     records: Records
     count: bool = True
     counted: dict[str, float] = field(default_factory=dict)
+    rates: dict[tuple[str, str, int], float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.counted = read_json(self.records.root / "forecast.json") or {}
@@ -103,10 +104,15 @@ class Forecast:
         return self.counted[key]
 
     def _rate(self, config: Config) -> float | None:
-        """FLOPs a second of the nearest configuration that was run on such a device."""
-        place = device_of(config).partition(":")[0], config.threads
+        """FLOPs a second of the nearest configuration that was run on such a device; looked for once."""
+        key = config.method.name, device_of(config).partition(":")[0], config.threads
+        if key not in self.rates:
+            self.rates[key] = self._nearest(*key)
+        return self.rates[key]
+
+    def _nearest(self, method: str, *place: object) -> float | None:
         known = [run for run in self._runs if (run["hashed"]["device"], run["hashed"]["threads"]) == place]
-        known.sort(key=lambda run: run["method"] == config.method.name)  # those last, the newest at the very end
+        known.sort(key=lambda run: run["method"] == method)  # those last, the newest at the very end
         for run in reversed(known):
             try:
                 its = from_yaml((self.records.run(run["identity"]) / "config.yaml").read_text())
